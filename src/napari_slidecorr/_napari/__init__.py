@@ -1,0 +1,1 @@
+"""napari, Qt and magicgui live here and nowhere else."""

@@ -1,0 +1,180 @@
+"""All settings that a person can make, each told once (see `settings`).
+
+Defaults of the method are the paper's (Zhang et al., MIDL 2021, section 4): beta 0.2, SGD, learning rate 5e-4 falling
+to 1e-4 after half of the epochs, weight decay 1e-4, 10 epochs. What the paper does not give is ours: momentum, and
+batches of 8 slides x 4 patches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from napari_slidecorr.errors import ConfigError
+from napari_slidecorr.geometry import PatchGeometry
+from napari_slidecorr.settings import check, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchConfig:
+    """How regions are cut into patches."""
+
+    size_px: int = setting(
+        224, "Patch size", "Side of the square that the model sees, in pixels.", ge=16, le=2048, step=16
+    )
+    mpp: float | None = setting(
+        0.5,
+        "Resolution",
+        "Micrometres per pixel of a patch; empty: level-0 pixels as they are.",
+        gt=0,
+        le=100,
+        step=0.05,
+    )
+    overlap: float = setting(
+        0.0, "Overlap", "Part of a patch that its neighbour shows again.", ge=0, lt=1, step=0.05, advanced=True
+    )
+    min_coverage: float = setting(
+        0.5, "Coverage", "Part of a patch that must lie in regions of its class.", gt=0, le=1, step=0.05, advanced=True
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    @property
+    def geometry(self) -> PatchGeometry:
+        """What one input of the model is."""
+        return PatchGeometry(self.size_px, self.mpp)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossEntropyConfig:
+    """Plain cross-entropy, the paper's Baseline."""
+
+    kind: ClassVar[str] = "ce"
+    title: ClassVar[str] = "Cross-entropy (Baseline)"
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScrConfig:
+    """Slide correlation reduction: cross-entropy + beta x the correlation of same-slide features."""
+
+    kind: ClassVar[str] = "scr"
+    title: ClassVar[str] = "Slide correlation reduction (SCR)"
+    beta: float = setting(0.2, "Beta", "Weight of the same-slide correlation in the loss.", ge=0, step=0.05)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceConfig:
+    """Slide correlation enhancement: SCR with its sign reversed, the paper's ablation."""
+
+    kind: ClassVar[str] = "sce"
+    title: ClassVar[str] = "Slide correlation enhancement (SCE, ablation)"
+    beta: float = setting(0.2, "Beta", "Weight of the same-slide correlation, which this *raises*.", ge=0, step=0.05)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SdaConfig:
+    """Slide-domain adversarial training: a slide classifier behind a gradient-reversal layer."""
+
+    kind: ClassVar[str] = "sda"
+    title: ClassVar[str] = "Slide-domain adversarial (SDA)"
+    strength: float = setting(
+        0.3, "Strength", "Factor of the reversed gradient from the slide classifier.", ge=0, step=0.05
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+ObjectiveConfig = ScrConfig | CrossEntropyConfig | SceConfig | SdaConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything that decides a training; with the same slides and regions it gives the same model."""
+
+    objective: ScrConfig | CrossEntropyConfig | SceConfig | SdaConfig = setting(
+        ScrConfig(), "Objective", "What training minimizes."
+    )
+    backbone: str = setting(
+        "resnet18", "Backbone", "resnet18, resnet50, densenet121, alexnet, vgg16 (torchvision), or any timm name."
+    )
+    weights: str = setting(
+        "imagenet", "Start from", "imagenet (from the hub), random, or the path of a local weights file."
+    )
+    epochs: int = setting(10, "Epochs", "Passes over the patches.", ge=1, le=10_000)
+    patches: PatchConfig = setting(PatchConfig(), "Patches", "How regions are cut into patches.")
+    validation_fraction: float = setting(
+        0.25, "Held out", "Part of the slides (or patients) kept for validation.", gt=0, lt=1, step=0.05
+    )
+    optimizer: Literal["sgd", "adamw"] = setting("sgd", "Optimizer", "SGD as in the paper, or AdamW.", advanced=True)
+    learning_rate: float = setting(
+        5e-4,
+        "Learning rate",
+        "Of the first half of the epochs; the second half has a fifth of it.",
+        gt=0,
+        advanced=True,
+    )
+    momentum: float = setting(0.9, "Momentum", "Of SGD.", ge=0, lt=1, step=0.05, advanced=True)
+    weight_decay: float = setting(1e-4, "Weight decay", "L2 penalty on the weights.", ge=0, advanced=True)
+    slides_per_batch: int = setting(8, "Slides per batch", "m: how many slides meet in a batch.", ge=1, advanced=True)
+    patches_per_slide: int = setting(
+        4, "Patches per slide", "n: how many patches of each of them; SCR needs 2 or more.", ge=1, advanced=True
+    )
+    flip_rotate: bool = setting(
+        True, "Flip and rotate", "Show patches in all eight orientations at random.", advanced=True
+    )
+    colour_jitter: bool = setting(
+        False,
+        "Colour jitter",
+        "Multiply brightness, contrast, saturation and hue by factors from [0.8, 1.2], as in the paper.",
+        advanced=True,
+    )
+    device: Literal["auto", "cuda", "mps", "cpu"] = setting(
+        "auto", "Device", "auto takes a GPU when there is one, and says which.", advanced=True
+    )
+    seed: int = setting(0, "Seed", "Decides split, batches, start and augmentation.", ge=0, advanced=True)
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.objective.kind in ("scr", "sce") and self.patches_per_slide < 2:
+            raise ConfigError(
+                f"patches_per_slide is {self.patches_per_slide}: {self.objective.kind.upper()} compares patches of one "
+                "slide and needs at least 2 of each."
+            )
+        if self.slides_per_batch * self.patches_per_slide < 2:
+            raise ConfigError("slides_per_batch x patches_per_slide is 1; a batch needs at least 2 patches.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """How a map is made; patch size, resolution and classes come from the model."""
+
+    overlap: float = setting(
+        0.0,
+        "Overlap",
+        "Part of a patch that its neighbour sees again; higher gives a finer map.",
+        ge=0,
+        lt=1,
+        step=0.25,
+    )
+    tissue_only: bool = setting(True, "Tissue only", "Leave glass out.")
+    batch_size: int = setting(32, "Batch size", "Patches a forward pass.", ge=1, le=4096, advanced=True)
+    block_cells: int = setting(
+        64, "Block", "Side of the blocks in which the map is made and stored, in cells.", ge=1, le=1024, advanced=True
+    )
+    device: Literal["auto", "cuda", "mps", "cpu"] = setting(
+        "auto", "Device", "auto takes a GPU when there is one, and says which.", advanced=True
+    )
+
+    def __post_init__(self) -> None:
+        check(self)

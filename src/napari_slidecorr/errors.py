@@ -1,0 +1,42 @@
+"""What can go wrong, told in one sentence: what, which file or field, what to do.
+
+Every error a user can cause is a `SlideCorrError`, and is also the built-in error that a Python user would expect.
+"""
+
+from __future__ import annotations
+
+
+class SlideCorrError(Exception):
+    """Parent of all errors that this package raises on purpose."""
+
+
+class SlideError(SlideCorrError, OSError):
+    """A slide cannot be opened or read; the message names the file."""
+
+
+class RegionsError(SlideCorrError, ValueError):
+    """A file of regions cannot be understood, or a region is not a valid polygon."""
+
+
+class ConfigError(SlideCorrError, ValueError):
+    """A setting has a value that it cannot take; the message names the field and the value."""
+
+
+class CohortError(SlideCorrError, ValueError):
+    """The slides, groups and labels at hand do not allow what was asked."""
+
+
+class ModelError(SlideCorrError, ValueError):
+    """A model or its weights cannot be made, read or used on this slide."""
+
+
+class TrainingError(SlideCorrError, RuntimeError):
+    """Training cannot go on, for example because the loss is not a number."""
+
+
+class MapError(SlideCorrError, ValueError):
+    """A prediction map cannot be read or written, or is not complete."""
+
+
+class ProjectError(SlideCorrError, OSError):
+    """A project folder cannot be made, read or written."""

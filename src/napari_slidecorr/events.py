@@ -1,0 +1,191 @@
+"""What long work says of itself: a stream of frozen events, the last of which carries the result.
+
+A long function checks its arguments when called and returns a generator of events. Whoever steps the generator may
+close it at any event; `drain` is for those who just want the result.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_slidecorr.errors import SlideCorrError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """A step of long work.
+
+    Attributes
+    ----------
+    phase : str
+        What is being done, for a person to read.
+    done, total : int
+        How far it is; ``total`` 0 means unknown.
+    """
+
+    phase: str
+    done: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notice(Event):
+    """Something that the user should know: a warning, or which device was chosen."""
+
+    message: str
+    warning: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchDone(Event):
+    """One optimizer step.
+
+    Attributes
+    ----------
+    loss : float
+        Total loss of the batch.
+    terms : dict of str to float
+        Its terms by name, for example ``cross_entropy`` and ``slide_correlation`` (the latter before beta).
+    pairs : int
+        Same-slide pairs in the batch.
+    """
+
+    epoch: int
+    batch: int
+    loss: float
+    terms: dict[str, float]
+    pairs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochDone(Event):
+    """One pass over the training patches, and what the held-out slides say after it.
+
+    Attributes
+    ----------
+    loss, terms, pairs
+        Means over the batches of the epoch.
+    train_auc, validation_auc : float
+        Patch AUC (macro, one against rest for more than two classes); NaN when undefined. Training AUC is taken from
+        the predictions made while training, validation AUC from held-out slides.
+    seconds : float
+        Wall time of the epoch.
+    """
+
+    epoch: int
+    loss: float
+    terms: dict[str, float]
+    pairs: float
+    train_auc: float
+    validation_auc: float
+    validation_accuracy: float
+    patches_per_second: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockDone(Event):
+    """One block of a prediction map.
+
+    Attributes
+    ----------
+    rows, columns : slice
+        Where it lies in the map, in cells.
+    probabilities : ndarray, shape (K, rows, columns), float32
+        NaN where nothing was predicted.
+    """
+
+    rows: slice
+    columns: slice
+    probabilities: NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained(Event):
+    """The end of a training; ``result`` is its `TrainResult`."""
+
+    result: TrainResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predicted(Event):
+    """The end of a prediction; ``result`` is its `PredictionMap`, ``path`` where it was stored, if it was."""
+
+    result: Any
+    path: Path | None = None
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training leaves.
+
+    Attributes
+    ----------
+    weights_path, spec_path : Path
+        The model: safetensors, and `ModelSpec` as JSON beside it.
+    epochs : tuple of EpochDone
+        The curve.
+    """
+
+    weights_path: Path
+    spec_path: Path
+    epochs: tuple[EpochDone, ...] = field(default=())
+
+
+class JobStatus(enum.Enum):
+    """How a job ended."""
+
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class JobEnd:
+    """Exactly one of these ends every job."""
+
+    status: JobStatus
+    result: Any = None
+    error: BaseException | None = None
+
+
+def drain(events: Iterable[Event]) -> Any:
+    """Run long work to its end and give its result.
+
+    Raises
+    ------
+    SlideCorrError
+        If the events end without a result.
+    """
+    last: Event | None = None
+    for last in events:
+        pass
+    if not hasattr(last, "result"):
+        raise SlideCorrError("The work ended without a result.")
+    return last.result  # type: ignore[union-attr]
+
+
+def throttle(events: Iterator[Event], seconds: float = 0.05) -> Generator[Event, None, None]:
+    """Pass events on, but of batches only the newest in each span; everything else always passes.
+
+    A viewer that receives thousands of events a second stands still; 20 a second look the same. Closing the
+    throttled stream closes the inner one.
+    """
+    passed = 0.0
+    try:
+        for event in events:
+            now = time.monotonic()
+            if not isinstance(event, BatchDone) or now - passed >= seconds:
+                passed = now
+                yield event
+    finally:
+        if isinstance(events, Generator):
+            events.close()

@@ -1,0 +1,157 @@
+"""Where things lie: boxes and patches in level-0 pixels, and the grid of a prediction map.
+
+Coordinates are ``(y, x)`` in level-0 pixels, corner-based and half-open: pixel ``i`` covers ``[i, i + 1)``.
+`Grid` alone knows about half pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from napari_slidecorr.errors import ConfigError, SlideError
+
+YX = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle of level-0 pixels, half-open; it may reach beyond the slide."""
+
+    y0: int
+    x0: int
+    y1: int
+    x1: int
+
+    def __post_init__(self) -> None:
+        if self.y1 < self.y0 or self.x1 < self.x0:
+            raise ConfigError(f"{self} ends before it begins.")
+
+    @property
+    def height(self) -> int:
+        """Rows of level-0 pixels."""
+        return self.y1 - self.y0
+
+    @property
+    def width(self) -> int:
+        """Columns of level-0 pixels."""
+        return self.x1 - self.x0
+
+    @property
+    def shape(self) -> YX:
+        """``(height, width)``."""
+        return self.height, self.width
+
+
+@dataclass(frozen=True)
+class PatchGeometry:
+    """What one input of a model is: a square of ``size_px`` pixels at ``mpp`` micrometres per pixel.
+
+    ``mpp=None`` means level-0 pixels, whatever their physical size.
+    """
+
+    size_px: int
+    mpp: float | None = None
+
+    def footprint_px(self, slide_mpp: tuple[float, float] | None, slide_name: str = "the slide") -> YX:
+        """Give height and width of one patch in whole level-0 pixels of a slide.
+
+        Parameters
+        ----------
+        slide_mpp : (float, float) or None
+            Micrometres per level-0 pixel, (y, x).
+
+        Raises
+        ------
+        SlideError
+            If the geometry has an mpp and the slide has none.
+
+        Notes
+        -----
+        Rounding to whole pixels changes the scale by at most ``0.5 / footprint``, 0.2 % for 224 px.
+        """
+        if self.mpp is None:
+            return self.size_px, self.size_px
+        if slide_mpp is None:
+            raise SlideError(
+                f"{slide_name}: no physical pixel size in the file, and patches are cut at {self.mpp:g} um/px. "
+                "Give the slide's size with mpp=..., or --mpp on the command line."
+            )
+        height, width = (max(1, round(self.size_px * self.mpp / slide)) for slide in slide_mpp)
+        return height, width
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The patches of a prediction map: cell (i, j) is the patch at ``origin_px + (i, j) * stride_px``.
+
+    A patch covers ``cell_px`` level-0 pixels; on the map its class stands for the ``stride_px`` pixels around its
+    centre, so that cells tile the plane without gap or overlap.
+
+    Attributes
+    ----------
+    shape : (int, int)
+        Rows and columns of cells.
+    origin_px, stride_px, cell_px : (int, int)
+        Level-0 pixels, (y, x).
+    mpp : (float, float) or None
+        Micrometres per level-0 pixel of the slide.
+    """
+
+    shape: YX
+    origin_px: YX
+    stride_px: YX
+    cell_px: YX
+    mpp: tuple[float, float] | None = None
+
+    @classmethod
+    def over(cls, slide_shape: YX, cell_px: YX, stride_px: YX, mpp: tuple[float, float] | None = None) -> Grid:
+        """Lay cells of one stride over a whole slide, the first one at its upper left corner.
+
+        With a stride below the patch size the outer patches reach beyond the slide and see background there.
+        """
+        if min(stride_px) < 1 or any(s > c for s, c in zip(stride_px, cell_px, strict=True)):
+            raise ConfigError(f"stride_px is {stride_px}; it must be between 1 and the patch size {cell_px}.")
+        rows, columns = (-(-n // s) for n, s in zip(slide_shape, stride_px, strict=True))
+        y, x = (-((c - s) // 2) for c, s in zip(cell_px, stride_px, strict=True))
+        return cls((rows, columns), (y, x), stride_px, cell_px, mpp)
+
+    def patch_box(self, row: int, column: int) -> Box:
+        """Give the level-0 box that the model sees for a cell."""
+        y = self.origin_px[0] + row * self.stride_px[0]
+        x = self.origin_px[1] + column * self.stride_px[1]
+        return Box(y, x, y + self.cell_px[0], x + self.cell_px[1])
+
+    @property
+    def corner_px(self) -> tuple[float, float]:
+        """Level-0 position (corner-based) of the upper left corner of cell (0, 0) as drawn."""
+        y, x = (o + (c - s) / 2 for o, c, s in zip(self.origin_px, self.cell_px, self.stride_px, strict=True))
+        return y, x
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Size of a drawn cell in micrometres, or in level-0 pixels without mpp; napari's ``scale``."""
+        return _times(self.stride_px, self.mpp)
+
+    @property
+    def translate(self) -> tuple[float, float]:
+        """Centre of cell (0, 0) where pixel *centres* lie on integers; napari's and OME-Zarr's ``translate``.
+
+        For stride ``s`` from the slide's corner this is ``(s - 1) / 2`` level-0 pixels, times mpp.
+        """
+        y, x = (o + (c - 1) / 2 for o, c in zip(self.origin_px, self.cell_px, strict=True))
+        return _times((y, x), self.mpp)
+
+    def blocks(self, size: int) -> Iterator[tuple[slice, slice]]:
+        """Walk the grid in square blocks of at most ``size`` cells a side, row by row."""
+        for row in range(0, self.shape[0], size):
+            for column in range(0, self.shape[1], size):
+                yield (
+                    slice(row, min(row + size, self.shape[0])),
+                    slice(column, min(column + size, self.shape[1])),
+                )
+
+
+def _times(pair: tuple[float, float], mpp: tuple[float, float] | None) -> tuple[float, float]:
+    factor = mpp or (1.0, 1.0)
+    return pair[0] * factor[0], pair[1] * factor[1]

@@ -1,0 +1,90 @@
+"""What a model was raised on, as JSON beside its weights; readable without torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from napari_slidecorr.errors import ModelError
+from napari_slidecorr.geometry import PatchGeometry
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """Everything that prediction must take from the model and cannot choose itself.
+
+    Attributes
+    ----------
+    backbone : str
+        A torchvision or timm name.
+    classes : tuple of str
+        In the order of the logits.
+    geometry : PatchGeometry
+        Size and resolution of one input.
+    mean, std : tuple of float
+        Per channel, of inputs in [0, 1].
+    objective : dict
+        Kind and settings of the objective.
+    train_slides, validation_slides : tuple of str
+        Which slides it has seen, and which chose it.
+    initial_weights : str
+        What training started from: ``imagenet``, ``random`` or a file's name with its sha256.
+    weights_sha256 : str
+        Of the safetensors file; a spec and weights that do not belong together are refused.
+    package_version : str
+    """
+
+    backbone: str
+    classes: tuple[str, ...]
+    geometry: PatchGeometry
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    objective: dict[str, Any]
+    train_slides: tuple[str, ...]
+    validation_slides: tuple[str, ...]
+    initial_weights: str
+    weights_sha256: str
+    package_version: str
+
+    @property
+    def id(self) -> str:
+        """A short name: the first twelve digits of the weights' hash."""
+        return self.weights_sha256[:12]
+
+    def to_json(self) -> str:
+        """The spec as indented JSON."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=2)
+
+    @classmethod
+    def from_json(cls, text: str, name: str = "model") -> ModelSpec:
+        """Read what `to_json` wrote.
+
+        Raises
+        ------
+        ModelError
+            If it is not JSON, of a newer format, or lacks a field; names the file and the field.
+        """
+        try:
+            values = json.loads(text)
+            if values.pop("format") != FORMAT:
+                raise ModelError(f"{name}: this model was written by a newer version; update napari-slidecorr.")
+            values["geometry"] = PatchGeometry(**values["geometry"])
+            for key in ("classes", "mean", "std", "train_slides", "validation_slides"):
+                values[key] = tuple(values[key])
+            return cls(**values)
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(
+                f"{name}: not the description of a model ({error}). Choose the model.json of a run."
+            ) from error
+
+    @classmethod
+    def load(cls, path: Path) -> ModelSpec:
+        """Read a spec file."""
+        try:
+            return cls.from_json(path.read_text("utf-8"), str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ModelError(f"{path}: cannot be read ({error}). Choose the model.json of a run.") from error

@@ -1,0 +1,80 @@
+"""What a model says of a slide: class probabilities on a grid of patches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_slidecorr.errors import MapError
+from napari_slidecorr.geometry import Grid
+
+
+@dataclass(frozen=True, eq=False)
+class PredictionMap:
+    """Class probabilities of one slide.
+
+    Attributes
+    ----------
+    probabilities : ndarray, shape (K, rows, columns), float32
+        NaN where nothing was predicted, such as glass.
+    classes : tuple of str
+        K names.
+    grid : Grid
+        Where the cells lie.
+    slide_id, model_id : str
+    """
+
+    probabilities: NDArray[np.float32]
+    classes: tuple[str, ...]
+    grid: Grid
+    slide_id: str
+    model_id: str
+
+    def __post_init__(self) -> None:
+        expected = (len(self.classes), *self.grid.shape)
+        if self.probabilities.shape != expected:
+            raise MapError(
+                f"Map of {self.slide_id}: probabilities have shape {self.probabilities.shape}, not {expected}."
+            )
+
+    @classmethod
+    def empty(cls, classes: tuple[str, ...], grid: Grid, slide_id: str, model_id: str) -> PredictionMap:
+        """A map in which nothing is predicted yet."""
+        return cls(np.full((len(classes), *grid.shape), np.nan, np.float32), classes, grid, slide_id, model_id)
+
+    @property
+    def predicted(self) -> NDArray[np.bool_]:
+        """Cells that have a prediction, shape (rows, columns)."""
+        return ~np.isnan(self.probabilities[0])
+
+    def class_map(self, threshold: float = 0.0) -> NDArray[np.uint8]:
+        """Give the most probable class plus one of each cell, shape (rows, columns).
+
+        0 means not predicted, or a probability below the threshold.
+        """
+        filled = np.nan_to_num(self.probabilities, nan=-1.0)
+        sure = self.predicted & (filled.max(axis=0) >= threshold)
+        return np.where(sure, filled.argmax(axis=0) + 1, 0).astype(np.uint8)
+
+    def slide_score(self) -> dict[str, float]:
+        """Give the slide's score for each class: the mean of its patches' probabilities (Zhang et al. 2021, section 4).
+
+        Raises
+        ------
+        MapError
+            If no cell is predicted.
+        """
+        if not self.predicted.any():
+            raise MapError(f"Map of {self.slide_id}: no patch was predicted, so the slide has no score.")
+        means = self.probabilities[:, self.predicted].mean(axis=1, dtype=np.float64)
+        return dict(zip(self.classes, means.tolist(), strict=True))
+
+    def area_mm2(self) -> dict[str, float] | None:
+        """Area of each class in mm2, a cell counting for its stride; None without mpp."""
+        if self.grid.mpp is None:
+            return None
+        cell = self.grid.scale[0] * self.grid.scale[1] * 1e-6
+        counts = np.bincount(self.class_map().ravel(), minlength=len(self.classes) + 1)[1:]
+        return {name: float(count * cell) for name, count in zip(self.classes, counts, strict=True)}
