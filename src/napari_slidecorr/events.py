@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import time
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -165,12 +166,10 @@ def drain(events: Iterable[Event]) -> Any:
     SlideCorrError
         If the events end without a result.
     """
-    last: Event | None = None
-    for last in events:
-        pass
-    if not hasattr(last, "result"):
+    last = deque(events, maxlen=1)
+    if not last or not hasattr(last[0], "result"):
         raise SlideCorrError("The work ended without a result.")
-    return last.result  # type: ignore[union-attr]
+    return last[0].result
 
 
 def throttle(events: Iterator[Event], seconds: float = 0.05) -> Generator[Event, None, None]:

@@ -47,7 +47,7 @@ class PredictionMap:
     @property
     def predicted(self) -> NDArray[np.bool_]:
         """Cells that have a prediction, shape (rows, columns)."""
-        return ~np.isnan(self.probabilities[0])
+        return np.asarray(np.isfinite(self.probabilities[0]))
 
     def class_map(self, threshold: float = 0.0) -> NDArray[np.uint8]:
         """Give the most probable class plus one of each cell, shape (rows, columns).

@@ -77,7 +77,7 @@ def _with_second_class(table: PatchTable, patches: dict[int, Iterator[int]], row
     other = np.unique(table.slide_index[table.label != label])
     taken = set(table.slide_index[rows[:-n]].tolist())
     slide = int(next((s for s in other if int(s) not in taken), other[0]))
-    wanted = []
+    wanted: list[int] = []
     while len(wanted) < n or all(table.label[row] == label for row in wanted):
         wanted.append(next(patches[slide]))
     return np.concatenate([rows[:-n], np.asarray(wanted[-n:], np.int64)])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 import types
 import typing
 from collections.abc import Mapping
@@ -63,7 +64,7 @@ class SettingField:
     @property
     def nested(self) -> tuple[type, ...]:
         """The config types that this field may hold; empty for a plain value."""
-        return tuple(member for member in self.plain_types if dataclasses.is_dataclass(member))
+        return tuple(m for m in self.plain_types if isinstance(m, type) and dataclasses.is_dataclass(m))
 
 
 def setting(
@@ -200,13 +201,13 @@ def _has_type(field: SettingField, value: Any) -> bool:
 def _check_bounds(field: SettingField, value: float) -> None:
     told = field.setting
     bounds = (
-        (told.ge, "at least", lambda bound: value >= bound),
-        (told.gt, "above", lambda bound: value > bound),
-        (told.le, "at most", lambda bound: value <= bound),
-        (told.lt, "below", lambda bound: value < bound),
+        (told.ge, "at least", operator.ge),
+        (told.gt, "above", operator.gt),
+        (told.le, "at most", operator.le),
+        (told.lt, "below", operator.lt),
     )
     if not math.isfinite(value):
         raise ConfigError(f"{field.name} is {value}; it must be a finite number.")
     for bound, words, holds in bounds:
-        if bound is not None and not holds(bound):
+        if bound is not None and not holds(value, bound):
             raise ConfigError(f"{field.name} is {value:g}; it must be {words} {bound:g}.")

@@ -265,7 +265,7 @@ class LevelView:
     def __repr__(self) -> str:
         return f"LevelView({self.slide.id!r}, level={self.level}, shape={self.shape})"
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:  # noqa: FBT001 numpy's protocol
         return np.asarray(self[:], dtype=dtype)
 
     def __getitem__(self, key: Any) -> NDArray[np.uint8]:
@@ -273,7 +273,7 @@ class LevelView:
         y, height, pick_y = _span(rows, self.shape[0])
         x, width, pick_x = _span(columns, self.shape[1])
         if height < 1 or width < 1:
-            return np.empty((height, width, 3), np.uint8)[(pick_y, pick_x, *rest)]
+            return np.asarray(np.empty((height, width, 3), np.uint8)[(pick_y, pick_x, *rest)])
         try:
             pixels = self.slide.source.read_level(self.level, y, x, height, width)
         except SlideError as error:
@@ -281,7 +281,7 @@ class LevelView:
                 raise
             self._report(self.level, y, x, error)
             pixels = self._salvage(y, x, height, width)
-        return pixels[(pick_y, pick_x, *rest)]
+        return np.asarray(pixels[(pick_y, pick_x, *rest)])
 
     def _salvage(self, y: int, x: int, height: int, width: int) -> NDArray[np.uint8]:
         """Read tile by tile and leave the damaged ones grey."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_slidecorr.geometry import YX, Box, Grid
+from napari_slidecorr.geometry import YX, Grid
 from napari_slidecorr.slide import Slide
 
 MIN_SATURATION = 0.05
@@ -28,21 +28,26 @@ class TissueMask:
     mask: NDArray[np.bool_]
     pixel_px: tuple[float, float]
 
-    def fraction(self, box: Box) -> float:
-        """Share of a level-0 box that is tissue; what lies outside of the slide counts as glass."""
-        y0, y1 = box.y0 / self.pixel_px[0], box.y1 / self.pixel_px[0]
-        x0, x1 = box.x0 / self.pixel_px[1], box.x1 / self.pixel_px[1]
-        rows = slice(max(0, int(np.floor(y0))), max(0, int(np.ceil(y1))))
-        columns = slice(max(0, int(np.floor(x0))), max(0, int(np.ceil(x1))))
-        return float(self.mask[rows, columns].sum() / max(1.0, (y1 - y0) * (x1 - x0)))
-
     def cells(self, grid: Grid, min_fraction: float = 0.05) -> NDArray[np.bool_]:
-        """Give the cells of a grid whose patch has at least that share of tissue, shape (rows, columns)."""
-        out = np.zeros(grid.shape, bool)
-        for row in range(grid.shape[0]):
-            for column in range(grid.shape[1]):
-                out[row, column] = self.fraction(grid.patch_box(row, column)) >= min_fraction
-        return out
+        """Give the cells of a grid whose patch has at least that share of tissue, shape (rows, columns).
+
+        What lies outside of the slide counts as glass.
+        """
+        # Sums over boxes from a summed-area table: four look-ups a cell, whatever the patch size.
+        table = np.pad(self.mask.cumsum(0, dtype=np.float64).cumsum(1), ((1, 0), (1, 0)))
+        edges = [self._edges(grid, axis) for axis in (0, 1)]
+        (top, bottom), (left, right) = edges
+        inside = table[np.ix_(bottom, right)] - table[np.ix_(top, right)] - table[np.ix_(bottom, left)]
+        inside += table[np.ix_(top, left)]
+        patch = grid.cell_px[0] / self.pixel_px[0] * grid.cell_px[1] / self.pixel_px[1]
+        return np.asarray(inside >= min_fraction * max(patch, 1.0))
+
+    def _edges(self, grid: Grid, axis: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        start = grid.origin_px[axis] + np.arange(grid.shape[axis]) * grid.stride_px[axis]
+        low = np.floor(start / self.pixel_px[axis])
+        high = np.ceil((start + grid.cell_px[axis]) / self.pixel_px[axis])
+        longest = self.mask.shape[axis]
+        return low.clip(0, longest).astype(np.int64), high.clip(0, longest).astype(np.int64)
 
 
 def find_tissue(slide: Slide, *, max_px: int = 1024) -> TissueMask:
@@ -72,4 +77,4 @@ def tissue_of_picture(picture: NDArray[np.uint8]) -> NDArray[np.bool_]:
     # A slide full of tissue has one hump; Otsu would cut through it.
     if np.percentile(saturation[lit], 5) > 2 * MIN_SATURATION and threshold > np.percentile(saturation[lit], 30):
         threshold = 2 * MIN_SATURATION
-    return lit & (saturation >= threshold)
+    return np.asarray(lit & (saturation >= threshold))

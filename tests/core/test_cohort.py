@@ -1,0 +1,76 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_slidecorr.cohort import split_by_group
+from napari_slidecorr.errors import CohortError
+
+BOTH = ("stroma", "tumour")
+
+
+def cohort(n, classes=BOTH):
+    return {f"s{i}": f"s{i}" for i in range(n)}, {f"s{i}": classes for i in range(n)}
+
+
+def test_a_quarter_of_eight_slides_is_two():
+    groups, classes = cohort(8)
+    split = split_by_group(groups, classes, fraction=0.25, seed=0)
+    assert len(split.validation) == 2
+    assert sorted((*split.train, *split.validation)) == sorted(groups)
+    assert split == split_by_group(groups, classes, fraction=0.25, seed=0)
+
+
+def test_another_seed_can_hold_out_others():
+    groups, classes = cohort(8)
+    assert len({split_by_group(groups, classes, fraction=0.25, seed=seed).validation for seed in range(10)}) > 1
+
+
+def test_slides_of_a_patient_stay_together():
+    groups = {"a1": "A", "a2": "A", "b": "B", "c": "C"}
+    for seed in range(10):
+        split = split_by_group(groups, dict.fromkeys(groups, BOTH), fraction=0.4, seed=seed)
+        assert len({"a1", "a2"} & set(split.train)) in (0, 2)
+
+
+def test_a_slide_without_labels_takes_no_part():
+    groups, classes = cohort(3)
+    split = split_by_group({**groups, "empty": "empty"}, classes, fraction=0.3, seed=1)
+    assert "empty" not in (*split.train, *split.validation)
+
+
+def test_with_one_class_a_slide_both_sides_still_have_both():
+    groups = {f"s{i}": f"s{i}" for i in range(6)}
+    classes = {f"s{i}": (BOTH[i % 2],) for i in range(6)}
+    split = split_by_group(groups, classes, fraction=0.2, seed=3)
+    for side in (split.train, split.validation):
+        assert {name for slide in side for name in classes[slide]} == set(BOTH)
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        pytest.param({"a": ("tumour", "stroma"), "b": ("stroma",)}, ["tumour", "a", "second"], id="class on one slide"),
+        pytest.param({"a": BOTH}, ["tumour", "stroma"], id="one slide"),
+        pytest.param({}, ["0 slide"], id="no labels"),
+    ],
+)
+def test_what_cannot_be_divided_is_told(classes, words):
+    with pytest.raises(CohortError) as told:
+        split_by_group({"a": "a", "b": "b"}, classes, fraction=0.5, seed=0)
+    assert any(word in str(told.value) for word in words)
+
+
+@given(st.data())
+def test_no_group_on_both_sides_and_every_class_on_each(data):
+    n = data.draw(st.integers(2, 12))
+    groups = {f"s{i}": f"g{data.draw(st.integers(0, 6))}" for i in range(n)}
+    classes = {slide: data.draw(st.sets(st.sampled_from("abc"), max_size=3).map(sorted)) for slide in groups}
+    fraction = data.draw(st.floats(0.05, 0.95))
+    try:
+        split = split_by_group(groups, classes, fraction=fraction, seed=data.draw(st.integers(0, 5)))
+    except CohortError:
+        return
+    sides = [set(split.train), set(split.validation)]
+    assert {groups[s] for s in sides[0]}.isdisjoint({groups[s] for s in sides[1]})
+    every = {name for names in classes.values() for name in names}
+    assert all({name for slide in side for name in classes[slide]} == every for side in sides)

@@ -1,0 +1,75 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_slidecorr.errors import ConfigError, SlideError
+from napari_slidecorr.geometry import Box, Grid, PatchGeometry
+
+
+def test_a_box_that_ends_before_it_begins_is_refused():
+    assert Box(2, 3, 5, 7).shape == (3, 4)
+    with pytest.raises(ConfigError):
+        Box(5, 0, 4, 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "mpp", "slide", "expected"),
+    [
+        pytest.param(224, 0.5, (0.25, 0.25), (448, 448), id="finer slide"),
+        pytest.param(224, 0.5, (0.499, 0.499), (224, 224), id="nearly the same"),
+        pytest.param(100, 1.0, (0.5, 0.25), (200, 400), id="y and x apart"),
+        pytest.param(64, None, None, (64, 64), id="level-0 pixels"),
+        pytest.param(64, None, (0.25, 0.25), (64, 64), id="level-0 pixels whatever they are"),
+    ],
+)
+def test_footprint(size, mpp, slide, expected):
+    assert PatchGeometry(size, mpp).footprint_px(slide) == expected
+
+
+def test_a_slide_without_mpp_is_asked_for_it():
+    with pytest.raises(SlideError, match=r"a\.svs: no physical pixel size.*--mpp"):
+        PatchGeometry(224, 0.5).footprint_px(None, "a.svs")
+
+
+def test_translate_of_a_stride_from_the_corner_is_half_of_it_minus_half_a_pixel():
+    grid = Grid.over((100, 100), (8, 8), (8, 8), (0.5, 0.25))
+    assert grid.shape == (13, 13)
+    assert grid.translate == (3.5 * 0.5, 3.5 * 0.25)
+    assert grid.scale == (4.0, 2.0)
+    assert grid.corner_px == (0, 0)
+
+
+def test_patches_of_a_finer_map_are_centred_on_their_cells():
+    grid = Grid.over((100, 100), (32, 32), (8, 8))
+    assert grid.patch_box(0, 0) == Box(-12, -12, 20, 20)
+    assert grid.corner_px == (0, 0)
+    assert grid.translate == (3.5, 3.5)
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 64), st.integers(0, 63))
+def test_cells_cover_the_slide_and_drawn_cells_begin_within_half_a_pixel_of_its_corner(height, width, stride, more):
+    cell = stride + more
+    grid = Grid.over((height, width), (cell, cell), (stride, stride))
+    last = grid.patch_box(grid.shape[0] - 1, grid.shape[1] - 1)
+    assert all(-0.5 <= corner <= 0.5 for corner in grid.corner_px)
+    assert grid.patch_box(0, 0).y0 <= 0
+    assert last.y1 >= height - 0.5
+    assert last.x1 >= width - 0.5
+    assert grid.shape == (-(-height // stride), -(-width // stride))
+
+
+def test_a_stride_above_the_patch_would_leave_gaps_and_is_refused():
+    with pytest.raises(ConfigError, match="stride_px"):
+        Grid.over((10, 10), (4, 4), (5, 5))
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 17))
+def test_blocks_cover_every_cell_once(rows, columns, size):
+    grid = Grid((rows, columns), (0, 0), (1, 1), (1, 1))
+    seen = [
+        (row, column)
+        for r, c in grid.blocks(size)
+        for row in range(r.start, r.stop)
+        for column in range(c.start, c.stop)
+    ]
+    assert sorted(seen) == [(row, column) for row in range(rows) for column in range(columns)]

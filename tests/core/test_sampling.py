@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_slidecorr.errors import CohortError
+from napari_slidecorr.geometry import PatchGeometry
+from napari_slidecorr.patches import PatchTable
+from napari_slidecorr.sampling import same_slide_pairs, slide_batches
+
+
+def table_of(counts):
+    """A table with counts[slide][class] patches."""
+    slide, label = [], []
+    for s, row in enumerate(counts):
+        for k, n in enumerate(row):
+            slide += [s] * n
+            label += [k] * n
+    p = len(slide)
+    return PatchTable(
+        np.arange(p),
+        np.zeros(p, np.int64),
+        np.asarray(slide, np.int32),
+        np.asarray(label, np.int16),
+        tuple(map(str, range(len(counts)))),
+        tuple("ab"[: len(counts[0])]),
+        ((8, 8),) * len(counts),
+        PatchGeometry(8),
+    )
+
+
+def batches(table, m=8, n=4, seed=0, epoch=0):
+    return slide_batches(table, slides_per_batch=m, patches_per_slide=n, seed=seed, epoch=epoch)
+
+
+tables = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=8).map(table_of)
+
+
+@pytest.mark.parametrize(("index", "pairs"), [([0, 1, 2], 0), ([5, 5], 1), ([1, 1, 1, 7, 7], 4), ([], 0)])
+def test_pairs(index, pairs):
+    assert same_slide_pairs(np.asarray(index, int)) == pairs
+
+
+@given(tables, st.integers(1, 8), st.integers(1, 5), st.integers(0, 3))
+def test_m_slides_by_n_patches_and_never_one_label(table, m, n, epoch):
+    if len(np.unique(table.label)) < 2:
+        with pytest.raises(CohortError):
+            batches(table, m, n, epoch=epoch)
+        return
+    slides = len(np.unique(table.slide_index))
+    for rows in batches(table, m, n, epoch=epoch):
+        assert len(rows) == min(m, slides) * n
+        index, counts = np.unique(table.slide_index[rows], return_counts=True)
+        if len(rows) > 1 and (n > 1 or m > 1):
+            assert len(np.unique(table.label[rows])) > 1 or n == 1
+        assert len(index) <= m
+        assert (counts % n == 0).all()
+
+
+def test_the_same_seed_and_epoch_give_the_same_batches_and_another_epoch_others():
+    table = table_of([(20, 20)] * 6)
+    first, again, later = batches(table), batches(table), batches(table, epoch=1)
+    assert all((a == b).all() for a, b in zip(first, again, strict=True))
+    assert any((a != b).any() for a, b in zip(first, later, strict=True))
+
+
+def test_an_epoch_shows_nearly_every_patch_of_even_slides_once():
+    table = table_of([(16, 16)] * 8)
+    shown = np.bincount(np.concatenate(batches(table)), minlength=len(table))
+    assert shown.sum() == len(table)
+    assert shown.max() == 1
+
+
+def test_slides_and_classes_are_drawn_equally_often():
+    table = table_of([(400, 10), (10, 10), (10, 400), (30, 30)])
+    rows = np.concatenate(batches(table, m=2))
+    per_slide = np.bincount(table.slide_index[rows])
+    assert per_slide.max() - per_slide.min() <= 8
+    for slide in range(4):
+        of_slide = np.bincount(table.label[rows[table.slide_index[rows] == slide]], minlength=2)
+        assert abs(of_slide[0] - of_slide[1]) <= 4
+
+
+def test_batches_of_slides_with_one_class_each_hold_both_classes():
+    table = table_of([(40, 0)] * 10 + [(0, 40)] * 3)
+    for rows in batches(table, m=4):
+        assert len(np.unique(table.label[rows])) == 2
+        assert same_slide_pairs(table.slide_index[rows]) == 4 * 6
