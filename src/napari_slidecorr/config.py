@@ -126,7 +126,7 @@ class TrainConfig:
     )
     momentum: float = setting(0.9, "Momentum", "Of SGD.", ge=0, lt=1, step=0.05, advanced=True)
     weight_decay: float = setting(1e-4, "Weight decay", "L2 penalty on the weights.", ge=0, advanced=True)
-    slides_per_batch: int = setting(8, "Slides per batch", "m: how many slides meet in a batch.", ge=1, advanced=True)
+    slides_per_batch: int = setting(8, "Slides per batch", "m: how many slides meet in a batch.", ge=2, advanced=True)
     patches_per_slide: int = setting(
         4, "Patches per slide", "n: how many patches of each of them; SCR needs 2 or more.", ge=1, advanced=True
     )
@@ -151,8 +151,6 @@ class TrainConfig:
                 f"patches_per_slide is {self.patches_per_slide}: {self.objective.kind.upper()} compares patches of one "
                 "slide and needs at least 2 of each."
             )
-        if self.slides_per_batch * self.patches_per_slide < 2:
-            raise ConfigError("slides_per_batch x patches_per_slide is 1; a batch needs at least 2 patches.")
 
 
 @dataclass(frozen=True, kw_only=True)

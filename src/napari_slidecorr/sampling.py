@@ -33,7 +33,7 @@ def slide_batches(
     table : PatchTable
         The training patches.
     slides_per_batch, patches_per_slide : int
-        m and n. With fewer than m slides a batch has all of them.
+        m (2 or more) and n. With fewer than m slides a batch has all of them; with one slide n is at least 2.
     seed, epoch : int
         Decide everything: the same numbers give the same batches, whatever was done before.
 
@@ -54,9 +54,10 @@ def slide_batches(
     rng = np.random.default_rng([seed, epoch, 0xBA7C])
     patches = {int(s): _endless_patches(table, int(s), rng) for s in np.unique(table.slide_index)}
     slides = _endless_slides(table, rng)
-    m = min(slides_per_batch, len(patches))
-    batches = max(1, round(len(table) / (m * patches_per_slide)))
-    return [_batch(table, patches, slides, m, patches_per_slide) for _ in range(batches)]
+    m = min(max(slides_per_batch, 2), len(patches))
+    n = max(patches_per_slide, 2) if m == 1 else patches_per_slide
+    batches = max(1, round(len(table) / (m * n)))
+    return [_batch(table, patches, slides, m, n) for _ in range(batches)]
 
 
 def _batch(table: PatchTable, patches: dict[int, Iterator[int]], slides: Iterator[int], m: int, n: int) -> Rows:

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from napari_slidecorr.errors import CohortError
@@ -41,20 +41,21 @@ def test_pairs(index, pairs):
     assert same_slide_pairs(np.asarray(index, int)) == pairs
 
 
-@given(tables, st.integers(1, 8), st.integers(1, 5), st.integers(0, 3))
+@given(tables, st.integers(2, 8), st.integers(1, 5), st.integers(0, 3))
+@example(table_of([(0, 9), (9, 0)]), 2, 4, 0)
+@example(table_of([(9, 1)]), 2, 1, 0)
+@example(table_of([(9, 0), (9, 0), (0, 1)]), 2, 1, 0)
 def test_m_slides_by_n_patches_and_never_one_label(table, m, n, epoch):
     if len(np.unique(table.label)) < 2:
         with pytest.raises(CohortError):
             batches(table, m, n, epoch=epoch)
         return
     slides = len(np.unique(table.slide_index))
+    n_used = max(n, 2) if slides == 1 else n
     for rows in batches(table, m, n, epoch=epoch):
-        assert len(rows) == min(m, slides) * n
-        index, counts = np.unique(table.slide_index[rows], return_counts=True)
-        if len(rows) > 1 and (n > 1 or m > 1):
-            assert len(np.unique(table.label[rows])) > 1 or n == 1
-        assert len(index) <= m
-        assert (counts % n == 0).all()
+        assert len(rows) == min(m, slides) * n_used
+        assert len(np.unique(table.label[rows])) > 1
+        assert (np.unique(table.slide_index[rows], return_counts=True)[1] % n_used == 0).all()
 
 
 def test_the_same_seed_and_epoch_give_the_same_batches_and_another_epoch_others():
