@@ -1,0 +1,104 @@
+"""What all docks share: a scrolling body, the viewer's session, and a line for messages that stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from psygnal import SignalInstance
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QShowEvent
+from qtpy.QtWidgets import QComboBox, QFrame, QLabel, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
+
+from napari_slidecorr._napari.job import session_of, watch_closing
+from napari_slidecorr.errors import SlideCorrError
+from napari_slidecorr.session import sentence
+
+
+class MessageLine(QLabel):  # type: ignore[misc]
+    """The last thing the user was told; stays until something else is, can be selected and copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setObjectName("message")
+        self.setWordWrap(True)
+        self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+        self.hide()
+
+    def tell(self, text: str, is_error: bool = False) -> None:  # noqa: FBT001, FBT002 - the shape of Session.message
+        """Show a sentence; an empty one hides the line."""
+        self.setText(text)
+        self.setProperty("error", is_error)
+        self.setStyleSheet("color: #e5484d; font-weight: bold;" if is_error else "")
+        self.setVisible(bool(text))
+
+
+class Dock(QScrollArea):  # type: ignore[misc]
+    """A dock whose content scrolls instead of growing the window.
+
+    Attributes
+    ----------
+    viewer
+        As given, perhaps a proxy.
+    session : Session
+        Shared with the viewer's other docks.
+    body : QVBoxLayout
+        Where a dock puts its parts, from the top.
+    message : MessageLine
+        For sentences that must stay readable.
+    """
+
+    def __init__(self, viewer: Any) -> None:
+        super().__init__()
+        self.viewer = viewer
+        self.session = session_of(viewer)
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        content = QWidget()
+        content.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.MinimumExpanding)
+        self.body = QVBoxLayout(content)
+        self.body.setAlignment(Qt.AlignmentFlag.AlignTop)
+        self.setWidget(content)
+        self.message = MessageLine()
+
+    def listen(self, signal: SignalInstance, slot: Callable[..., Any]) -> None:
+        """Connect a session's signal for as long as this dock lives."""
+        signal.connect(slot)
+        self.destroyed.connect(partial(signal.disconnect, slot, missing_ok=True))
+
+    def attempt(self, action: Callable[[], Any]) -> bool:
+        """Do what a click asks for; an error meant for the user is shown in the message line, and gives False."""
+        try:
+            action()
+        except SlideCorrError as error:
+            self.message.tell(sentence(error), is_error=True)
+            return False
+        return True
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Once it stands in a window, see that the window's closing ends the job."""
+        super().showEvent(event)
+        watch_closing(self.window(), self.session)
+
+
+def narrow(combo: QComboBox) -> QComboBox:
+    """Keep a combo box from growing with its longest entry, which may be a file's name of 60 letters."""
+    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    combo.setMinimumContentsLength(12)
+    combo.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+    return combo
+
+
+def refill(combo: QComboBox, entries: list[tuple[str, Any]]) -> None:
+    """Replace a combo box's (label, data) entries and keep the old choice if it is still there; no signal in between."""
+    chosen = combo.currentData()
+    combo.blockSignals(True)  # noqa: FBT003
+    combo.clear()
+    for label, data in entries:
+        combo.addItem(label, data)
+        combo.setItemData(combo.count() - 1, label, Qt.ItemDataRole.ToolTipRole)
+    combo.setCurrentIndex(max(0, next((i for i, (_, data) in enumerate(entries) if data == chosen), 0)))
+    combo.blockSignals(False)  # noqa: FBT003

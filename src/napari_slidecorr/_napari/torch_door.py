@@ -1,0 +1,28 @@
+"""The one door through which widget code imports torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from types import ModuleType
+
+
+def load_torch() -> ModuleType:
+    """Import torch, and keep triton's LLVM apart from the one of a software GL driver.
+
+    Call it in the job's thread, before anything from `napari_slidecorr.learning` is imported.
+
+    Notes
+    -----
+    Mesa's software driver puts its libLLVM into the global symbol table as soon as a window is drawn; triton, which torch
+    imports, brings its own and would bind to the wrong one, which ends the process. Loaded with deep binding it does not.
+    """
+    if sys.platform == "linux" and "triton" not in sys.modules and importlib.util.find_spec("triton"):
+        flags = sys.getdlopenflags()
+        sys.setdlopenflags(flags | os.RTLD_DEEPBIND)
+        try:
+            importlib.import_module("triton._C.libtriton")
+        finally:
+            sys.setdlopenflags(flags)
+    return importlib.import_module("torch")
