@@ -1,0 +1,44 @@
+"""The JSON that current QuPath writes for one annotation, shared by regions and maps. (y, x) becomes (x, y) here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from shapely import Polygon
+
+Color = tuple[int, int, int]
+
+
+def feature(
+    uid: str,
+    polygon: Polygon,
+    class_name: str,
+    color: Color | None = None,
+    measurements: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    """Give a GeoJSON Feature of a (y, x) polygon in the structure of QuPath 0.4 and later.
+
+    Parameters
+    ----------
+    class_name : str
+        Empty for an annotation without a class.
+    color : (int, int, int), optional
+        0 to 255; QuPath takes its own when there is none.
+    """
+    properties: dict[str, Any] = {"objectType": "annotation"}
+    if class_name:
+        properties["classification"] = {"name": class_name} | ({"color": list(color)} if color else {})
+    if measurements:
+        properties["measurements"] = dict(measurements)
+    rings = [_flipped(ring.coords) for ring in (polygon.exterior, *polygon.interiors)]
+    return {
+        "type": "Feature",
+        "id": uid,
+        "geometry": {"type": "Polygon", "coordinates": rings},
+        "properties": properties,
+    }
+
+
+def _flipped(coords: Any) -> list[list[float]]:
+    return [[float(point[1]), float(point[0])] for point in coords]
