@@ -173,7 +173,7 @@ def drain(events: Iterable[Event]) -> Any:
 
 
 def throttle(events: Iterator[Event], seconds: float = 0.05) -> Generator[Event, None, None]:
-    """Pass events on, but of batches only the newest in each span; everything else always passes.
+    """Pass events on, but of batches and plain progress only one in each span; everything else always passes.
 
     A viewer that receives thousands of events a second stands still; 20 a second look the same. Closing the
     throttled stream closes the inner one.
@@ -182,7 +182,8 @@ def throttle(events: Iterator[Event], seconds: float = 0.05) -> Generator[Event,
     try:
         for event in events:
             now = time.monotonic()
-            if not isinstance(event, BatchDone) or now - passed >= seconds:
+            frequent = isinstance(event, BatchDone) or type(event) is Event
+            if not frequent or now - passed >= seconds:
                 passed = now
                 yield event
     finally:

@@ -21,9 +21,9 @@ def test_work_that_ends_without_result_is_an_error(events):
         drain(iter(events))
 
 
-def test_throttle_drops_batches_only():
-    events = [batch(0), batch(1), Notice(phase="x", message="m"), batch(2)]
-    assert list(throttle(iter(events), 60)) == [events[0], events[2]]
+def test_throttle_drops_batches_and_plain_progress_only():
+    events = [batch(0), batch(1), Event(phase="p"), Notice(phase="x", message="m"), batch(2)]
+    assert list(throttle(iter(events), 60)) == [events[0], events[3]]
 
 
 def test_throttle_passes_batches_that_come_slowly():
