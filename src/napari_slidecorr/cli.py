@@ -1,0 +1,289 @@
+"""The command line: parse, call, print. What it does is in `project`, `sample_data` and `io`; nothing is done here alone.
+
+Results go to standard output, progress to standard error. Exit code 0 is success, 2 a mistake in the input (told in one
+sentence), 130 Ctrl-C; anything else is a bug and keeps its traceback. Whatever is heavy is imported when a command runs,
+so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from napari_slidecorr.cli_options import options_from
+from napari_slidecorr.cli_output import print_result, told_in_one_sentence
+from napari_slidecorr.config import PredictConfig, TrainConfig
+from napari_slidecorr.errors import CohortError, MapError, ProjectError
+
+if TYPE_CHECKING:
+    from napari_slidecorr.project import Project
+
+app = typer.Typer(
+    name="slidecorr",
+    help="Label a few regions of whole-slide images, train on them, and predict the next slide.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+regions_app = typer.Typer(no_args_is_help=True, help="Labelled regions of a project's slides.", rich_markup_mode=None)
+app.add_typer(regions_app, name="regions")
+
+Folder = Annotated[Path, typer.Argument(metavar="PROJECT", help="A project's folder.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+OneSlide = Annotated[str | None, typer.Option("--slide", help="A slide's id, as `slidecorr info PROJECT` lists them.")]
+
+
+def main() -> None:
+    """Run the command line; the entry point of ``slidecorr``."""
+    app()
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it
+    if wanted:
+        from napari_slidecorr import __version__
+
+        typer.echo(f"slidecorr {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+@told_in_one_sentence
+def demo(
+    *,
+    out: Annotated[Path, typer.Option("--out", help="Folder for slides, models, maps and the summary.")],
+    kind: Annotated[
+        Literal["default", "tied", "many"],
+        typer.Option(help="default: a few slides; tied: stain tied to class in training; many: 40 small slides."),
+    ] = "default",
+    json: Json = False,
+) -> None:
+    """Make sample slides, train with and without slide correlation reduction, predict a held-out slide."""
+    from napari_slidecorr.cli_progress import shown
+    from napari_slidecorr.demo import run_demo
+    from napari_slidecorr.events import drain
+
+    with shown(run_demo(out, kind), quiet=json) as events:
+        result = drain(events)
+    print_result(result.to_json(), result.table(), json=json)
+
+
+@app.command()
+@told_in_one_sentence
+def new(
+    folder: Folder,
+    *,
+    class_names: Annotated[list[str] | None, typer.Option("--class", help="A class to label; repeat.")] = None,
+    json: Json = False,
+) -> None:
+    """Make an empty project."""
+    from napari_slidecorr.project import Project
+
+    project = Project.create(folder, classes=tuple(class_names or ()))
+    text = f"Made {project.folder}. Add slides: slidecorr add {folder} SLIDE..."
+    print_result({"project": project.folder, "classes": project.classes}, text, json=json)
+
+
+@app.command()
+@told_in_one_sentence
+def add(
+    folder: Folder,
+    slides: Annotated[list[Path], typer.Argument(metavar="SLIDES...", help="Files or OME-Zarr folders.")],
+    *,
+    mpp: Annotated[
+        float | None, typer.Option(help="Micrometres per level-0 pixel, where the file has none or a wrong one.")
+    ] = None,
+    group: Annotated[str | None, typer.Option(help="Whose slides they are, usually a patient: kept together.")] = None,
+    json: Json = False,
+) -> None:
+    """Add slides to a project; the files stay where they are."""
+    added = _open(folder).add_slides(slides, mpp=mpp, group=group)
+    text = "\n".join(f"{slide.id}  group {slide.group}  {slide.path}" for slide in added)
+    print_result({"slides": added}, text, json=json)
+
+
+@regions_app.command("import")
+@told_in_one_sentence
+def regions_import(
+    folder: Folder,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="GeoJSON, as QuPath writes it.")],
+    *,
+    slide: OneSlide = None,
+    json: Json = False,
+) -> None:
+    """Add the regions of a file to a slide: the one of the same name, unless --slide says which."""
+    project = _open(folder)
+    slide_id = _known(project, slide) if slide else _slide_named_like(project, file)
+    found = project.import_regions(slide_id, file)
+    counts = {name: len(found.regions.of_class(name)) for name in found.regions.classes}
+    unclassed = len(found.regions.of_class(""))
+    parts = [f"{count} {name}" for name, count in counts.items()] + [f"{unclassed} without a class"] * bool(unclassed)
+    skipped = [f"{count} left out: {reason}" for reason, count in found.skipped.items()]
+    result = {"slide": slide_id, "regions": counts, "unclassed": unclassed, "skipped": found.skipped}
+    print_result(result, "\n".join([f"{slide_id}: {', '.join(parts) or 'no region'}", *skipped]), json=json)
+
+
+@app.command()
+@told_in_one_sentence
+@options_from(TrainConfig)
+def train(
+    folder: Folder,
+    config: TrainConfig,
+    *,
+    name: Annotated[str | None, typer.Option(help="Name of the run; a new one when left out.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run NAME where it stopped.")] = False,
+    json: Json = False,
+) -> None:
+    """Train a classifier on the labelled regions of a project."""
+    from napari_slidecorr.cli_progress import shown
+    from napari_slidecorr.events import drain
+
+    with shown(_open(folder).train(config, name=name, resume=resume), quiet=json) as events:
+        result = drain(events)
+    last = result.epochs[-1]
+    text = (
+        f"Trained {result.spec_path.parent.name}: training AUC {last.train_auc:.3f}, held-out AUC "
+        f"{last.validation_auc:.3f} after {len(result.epochs)} epochs\n{result.spec_path}"
+    )
+    run = {"run": result.spec_path.parent, "model": result.spec_path, "weights": result.weights_path}
+    print_result({**run, "epochs": [_curve_point(epoch) for epoch in result.epochs]}, text, json=json)
+
+
+@app.command()
+@told_in_one_sentence
+@options_from(PredictConfig)
+def predict(
+    folder: Folder,
+    config: PredictConfig,
+    *,
+    slide: Annotated[list[str] | None, typer.Option(help="A slide's id; repeat. All slides when left out.")] = None,
+    run: Annotated[str | None, typer.Option(help="Name of the run to use; the latest when left out.")] = None,
+    json: Json = False,
+) -> None:
+    """Predict slides of a project; a prediction that was stopped goes on where it was."""
+    from napari_slidecorr.cli_progress import shown
+    from napari_slidecorr.events import Predicted
+
+    project = _open(folder)
+    slide_ids = [_known(project, one) for one in slide] if slide else [one.id for one in project.cohort]
+    with shown(project.predict(slide_ids, _run_named(project, run), config), quiet=json) as events:
+        maps = [_map_facts(event) for event in events if isinstance(event, Predicted)]
+    text = "\n".join(f"{one['slide']}  {_percentages(one['score'])}  {one['map']}" for one in maps)
+    print_result({"maps": maps}, text, json=json)
+
+
+@app.command()
+@told_in_one_sentence
+def export(
+    source: Annotated[Path, typer.Argument(metavar="PROJECT|MAP", help="A project, or a map's .ome.zarr folder.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="NAME.ome.zarr, or NAME.geojson for QuPath.")],
+    *,
+    slide: OneSlide = None,
+    json: Json = False,
+) -> None:
+    """Write a prediction map to a file for other programs; of a project, the newest map of a slide."""
+    from napari_slidecorr.cli_info import is_project
+    from napari_slidecorr.io import read_map, write_map
+
+    if is_project(source):
+        project = _open(source)
+        path = _newest_map(project, slide)
+        project.export(path, out)
+    else:
+        path = source
+        write_map(out, read_map(source))
+    print_result({"map": path, "out": out}, f"{path} -> {out}", json=json)
+
+
+@app.command()
+@told_in_one_sentence
+def info(
+    file: Annotated[Path, typer.Argument(metavar="FILE|PROJECT", help="A slide, regions, map, model or project.")],
+    *,
+    json: Json = False,
+) -> None:
+    """Say what is in a file or a project."""
+    from napari_slidecorr.cli_info import as_text, describe
+
+    facts = describe(file)
+    print_result(facts, as_text(facts), json=json)
+
+
+def _open(folder: Path) -> Project:
+    from napari_slidecorr.project import Project
+
+    return Project.open(folder)
+
+
+def _known(project: Project, slide_id: str) -> str:
+    """Give the id back if the project has it."""
+    ids = [slide.id for slide in project.cohort]
+    if slide_id not in ids:
+        raise CohortError(f"The project has no slide {slide_id!r}; it has {', '.join(ids) or 'none yet'}.")
+    return slide_id
+
+
+def _slide_named_like(project: Project, file: Path) -> str:
+    from napari_slidecorr.io import stem
+
+    name = stem(file.with_suffix(""))
+    ids = [slide.id for slide in project.cohort]
+    if name not in ids:
+        raise CohortError(
+            f"{file.name}: no slide of the project is called {name!r}; say which with --slide (there are "
+            f"{', '.join(ids) or 'none yet'})."
+        )
+    return name
+
+
+def _run_named(project: Project, name: str | None) -> Path | None:
+    """Give the folder of a finished run; None stands for the latest."""
+    runs = {run.name: run for run in project.runs()}
+    if name is None or name in runs:
+        return runs.get(name) if name else None
+    raise ProjectError(
+        f"{project.folder}: there is no finished run {name!r}; there are {', '.join(runs) or 'none yet'}."
+    )
+
+
+def _newest_map(project: Project, slide: str | None) -> Path:
+    slide_ids = [_known(project, slide)] if slide else [one.id for one in project.cohort if project.maps(one.id)]
+    if len(slide_ids) > 1:
+        raise MapError(f"{len(slide_ids)} slides have maps; say which with --slide ({', '.join(slide_ids)}).")
+    maps = project.maps(slide_ids[0]) if slide_ids else []
+    if not maps:
+        raise MapError(f"{project.folder}: there is no map to export yet; make one with slidecorr predict.")
+    return max(maps, key=lambda path: path.stat().st_mtime)
+
+
+def _map_facts(event: Any) -> dict[str, Any]:
+    prediction = event.result
+    return {
+        "slide": prediction.slide_id,
+        "map": event.path,
+        "model": prediction.model_id,
+        "score": prediction.slide_score(),
+        "area_mm2": prediction.area_mm2(),
+        "cells": int(prediction.predicted.sum()),
+    }
+
+
+def _curve_point(epoch: Any) -> dict[str, Any]:
+    names = ("epoch", "loss", "terms", "pairs", "train_auc", "validation_auc", "validation_accuracy", "seconds")
+    return {name: getattr(epoch, name) for name in names}
+
+
+def _percentages(score: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.1%}" for name, value in score.items())
