@@ -24,6 +24,7 @@ _SLIDES = {
     ".tiff": "slide_tiff",
     ".ndpi": "slide_tiff",
     ".scn": "slide_tiff",
+    ".qptiff": "slide_tiff",
     ".zarr": "slide_zarr",
     ".mrxs": "slide_openslide",
     ".dcm": "slide_openslide",

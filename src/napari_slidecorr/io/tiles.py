@@ -1,0 +1,225 @@
+"""Tiles of a slide: each is decoded once, kept for a while, and pasted where somebody reads.
+
+`TileCache` is the memory, `TileReader` turns tiles into regions, `TileIndex` says where the bytes of a file's tiles lie.
+Formats hand a `TileReader` a function that loads one tile; nothing else in this package pastes tiles.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_slidecorr.errors import SlideError
+from napari_slidecorr.geometry import YX
+from napari_slidecorr.io.raw_file import RawFile
+from napari_slidecorr.slide import BACKGROUND, Level
+
+Tile = NDArray[np.uint8]
+Key = tuple[int, int, int]
+"""Level, row and column of a tile."""
+
+CACHE_BYTES = 256 << 20
+"""Decoded tiles kept by a slide, all levels together."""
+
+
+class _Forkable(Protocol):
+    def after_fork(self) -> None: ...
+
+
+_alive: weakref.WeakSet[_Forkable] = weakref.WeakSet()
+
+
+def reset_after_fork(thing: _Forkable) -> None:
+    """Have ``thing.after_fork()`` called in forked children for as long as it lives.
+
+    A lock that another thread held at the fork stays locked for ever in the child, where that thread does not exist.
+    """
+    _alive.add(thing)
+
+
+def _reset_all() -> None:
+    for thing in list(_alive):
+        thing.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_all)
+
+
+class TileCache:
+    """Keeps decoded tiles, the latest used ones, up to a number of bytes; loads each once however many threads ask.
+
+    Parameters
+    ----------
+    capacity_bytes : int
+        Never exceeded but by a single tile that is larger.
+    """
+
+    def __init__(self, capacity_bytes: int = CACHE_BYTES) -> None:
+        self.capacity_bytes = capacity_bytes
+        self.after_fork()
+        reset_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Start empty with a lock that nobody holds."""
+        self._lock = threading.Lock()
+        self._tiles: OrderedDict[Key, Tile] = OrderedDict()
+        self._loading: dict[Key, Future[Tile]] = {}
+        self._bytes = 0
+
+    def get(self, key: Key, load: Callable[[int, int, int], Tile]) -> Tile:
+        """Give a tile, loaded by the first who asks; the others wait for it. A failure is not kept."""
+        with self._lock:
+            tile = self._tiles.get(key)
+            if tile is not None:
+                self._tiles.move_to_end(key)
+                return tile
+            running = self._loading.get(key)
+            if running is None:
+                mine = self._loading[key] = Future[Tile]()
+        if running is not None:
+            return running.result()
+        return self._load(key, load, mine)
+
+    def _load(self, key: Key, load: Callable[[int, int, int], Tile], future: Future[Tile]) -> Tile:
+        try:
+            tile = load(*key)
+        except BaseException as error:
+            with self._lock:
+                self._loading.pop(key, None)
+            future.set_exception(error)
+            raise
+        with self._lock:
+            self._loading.pop(key, None)
+            self._tiles[key] = tile
+            self._bytes += tile.nbytes
+            while self._bytes > self.capacity_bytes and len(self._tiles) > 1:
+                self._bytes -= self._tiles.popitem(last=False)[1].nbytes
+        future.set_result(tile)
+        return tile
+
+    def clear(self) -> None:
+        """Forget all tiles."""
+        with self._lock:
+            self._tiles.clear()
+            self._bytes = 0
+
+
+class TileReader:
+    """Regions of any size and place from tiles.
+
+    Parameters
+    ----------
+    levels : sequence of Level
+        Their shapes and tile sizes.
+    load : callable
+        Gives the tile at (level, row, column), shape (h, w, 3), uint8; it may be larger than what the level shows of it.
+        Called from any thread.
+    capacity_bytes : int
+        Of the tiles that are kept.
+    """
+
+    def __init__(
+        self, levels: Sequence[Level], load: Callable[[int, int, int], Tile], capacity_bytes: int = CACHE_BYTES
+    ) -> None:
+        self.levels, self.load = levels, load
+        self.cache = TileCache(capacity_bytes)
+
+    def read(self, level: int, y: int, x: int, height: int, width: int) -> NDArray[np.uint8]:
+        """Give pixels of a level in a fresh array, shape (height, width, 3), uint8; `BACKGROUND` outside."""
+        rows, columns = self.levels[level].shape
+        th, tw = self.levels[level].tile
+        y0, x0, y1, x1 = max(y, 0), max(x, 0), min(y + height, rows), min(x + width, columns)
+        inside = (y0, x0, y1, x1) == (y, x, y + height, x + width)
+        out = np.empty((height, width, 3), np.uint8) if inside else np.full((height, width, 3), BACKGROUND, np.uint8)
+        if y0 >= y1 or x0 >= x1:
+            return out
+        for row in range(y0 // th, -(-y1 // th)):
+            for column in range(x0 // tw, -(-x1 // tw)):
+                tile = self.cache.get((level, row, column), self.load)
+                top, left = row * th, column * tw
+                ya, xa, yb, xb = max(top, y0), max(left, x0), min(top + th, y1), min(left + tw, x1)
+                out[ya - y : yb - y, xa - x : xb - x] = tile[ya - top : yb - top, xa - left : xb - left]
+        return out
+
+
+@dataclass(frozen=True)
+class TileIndex:
+    """Where the tiles of one level lie in a file, and how to decode them.
+
+    Attributes
+    ----------
+    shape, tile : (int, int)
+        Of the level and of a tile, in pixels; a strip is a tile as wide as the level.
+    offsets, counts : ndarray, shape (planes, rows, columns), int64
+        Bytes; a count of 0 is a tile that the scanner left out. Planar RGB has 3 planes, else 1.
+    decode : callable
+        Takes encoded bytes and the running number of the segment; gives (h, w, samples), uint8.
+    """
+
+    shape: YX
+    tile: YX
+    offsets: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    decode: Callable[[bytes, int], NDArray[Any]]
+
+    def check(self, name: str, file_size: int) -> None:
+        """Raise SlideError if tiles lie beyond the end of the file: it was cut short."""
+        ends = np.where(self.counts > 0, self.offsets + self.counts, 0)
+        beyond = int(np.count_nonzero((ends > file_size) | (self.offsets < 0) | (self.counts < 0)))
+        if beyond:
+            raise SlideError(
+                f"{name}: the file is cut short; {beyond} of {ends.size} tiles of {self.shape[0]} x {self.shape[1]} px "
+                f"lie beyond its {file_size} bytes; copy it again."
+            )
+
+    def load(self, file: RawFile, level: int, row: int, column: int) -> Tile:
+        """Read and decode one tile, shape (h, w, 3), uint8.
+
+        Raises
+        ------
+        SlideError
+            If it is damaged; names file, level and tile.
+        """
+        planes, rows, columns = self.offsets.shape
+        parts = [
+            self._segment(file, level, (row, column), plane * rows * columns + row * columns + column)
+            for plane in range(planes)
+        ]
+        tile = parts[0] if planes == 1 else np.concatenate(parts, axis=2)
+        if tile.dtype != np.uint8 or tile.shape[2] != 3:  # noqa: PLR2004 - RGB
+            raise _damaged(file, level, (row, column), f"it decodes to {tile.shape[2]} channels of {tile.dtype}")
+        return tile
+
+    def _segment(self, file: RawFile, level: int, place: YX, number: int) -> NDArray[Any]:
+        offset, count = int(self.offsets.flat[number]), int(self.counts.flat[number])
+        if count == 0:
+            return np.full((*self.tile, 3 // self.offsets.shape[0]), BACKGROUND, np.uint8)
+        data = file.read(offset, count)
+        try:
+            return self._whole(self.decode(data, number), place)
+        except Exception as error:  # codecs raise types of their own
+            file.state.check(file.path)
+            raise _damaged(file, level, place, str(error)) from error
+
+    def _whole(self, part: NDArray[Any], place: YX) -> NDArray[Any]:
+        needed = [min(t, n - p * t) for t, n, p in zip(self.tile, self.shape, place, strict=True)]
+        if part.shape[0] < needed[0] or part.shape[1] < needed[1]:
+            raise ValueError(f"it has {part.shape[0]} x {part.shape[1]} px instead of {needed[0]} x {needed[1]}")
+        return part
+
+
+def _damaged(file: RawFile, level: int, place: YX, reason: str) -> SlideError:
+    return SlideError(
+        f"{file.path.name}: level {level}, tile ({place[0]}, {place[1]}) is damaged: {reason.rstrip('.')}; "
+        "copy the file again or leave this place out."
+    )
