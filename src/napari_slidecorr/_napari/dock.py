@@ -16,7 +16,7 @@ from napari_slidecorr.errors import SlideCorrError
 from napari_slidecorr.session import sentence
 
 
-class MessageLine(QLabel):  # type: ignore[misc]
+class MessageLine(QLabel):
     """The last thing the user was told; stays until something else is, can be selected and copied."""
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class MessageLine(QLabel):  # type: ignore[misc]
         self.setVisible(bool(text))
 
 
-class Dock(QScrollArea):  # type: ignore[misc]
+class Dock(QScrollArea):
     """A dock whose content scrolls instead of growing the window.
 
     Attributes
@@ -95,10 +95,10 @@ def narrow(combo: QComboBox) -> QComboBox:
 def refill(combo: QComboBox, entries: list[tuple[str, Any]]) -> None:
     """Replace a combo box's (label, data) entries and keep the old choice if it is still there; no signal in between."""
     chosen = combo.currentData()
-    combo.blockSignals(True)  # noqa: FBT003
+    combo.blockSignals(True)
     combo.clear()
     for label, data in entries:
         combo.addItem(label, data)
         combo.setItemData(combo.count() - 1, label, Qt.ItemDataRole.ToolTipRole)
     combo.setCurrentIndex(max(0, next((i for i, (_, data) in enumerate(entries) if data == chosen), 0)))
-    combo.blockSignals(False)  # noqa: FBT003
+    combo.blockSignals(False)

@@ -16,7 +16,7 @@ from contextlib import closing
 from typing import Any
 
 from psygnal import EmitLoopError
-from qtpy.QtCore import QCoreApplication, QEvent, QObject, Signal
+from qtpy.QtCore import QCoreApplication, QEvent, QObject, Signal, Slot
 from qtpy.QtWidgets import QWidget
 
 from napari_slidecorr.errors import SlideCorrError
@@ -52,7 +52,7 @@ def _told(error: BaseException) -> BaseException:
     return error
 
 
-class Job(QObject):  # type: ignore[misc]
+class Job(QObject):
     """One running job; lives in the thread that made it, where its callbacks are called."""
 
     _event = Signal(object)
@@ -80,12 +80,13 @@ class Job(QObject):  # type: ignore[misc]
         if self._thread.is_alive():
             logger.warning("A job did not stop within %g s; it is left behind.", seconds)
             return False
-        QCoreApplication.sendPostedEvents(self)
+        QCoreApplication.sendPostedEvents(self)  # they are posted to this very object, as its slots are Qt's own
         return True
 
     def _run(self, make_events: MakeEvents) -> None:
         self._end.emit(run_to_end(make_events, self._event.emit, self._cancelled.is_set))
 
+    @Slot(object)  # type: ignore[untyped-decorator]
     def _deliver_event(self, event: Event) -> None:
         if self._slot_error is not None:
             return
@@ -95,6 +96,7 @@ class Job(QObject):  # type: ignore[misc]
             self._slot_error = _told(_cause(error))
             self.cancel()
 
+    @Slot(object)  # type: ignore[untyped-decorator]
     def _deliver_end(self, end: JobEnd) -> None:
         if self._ended:
             return
@@ -109,7 +111,7 @@ def _cause(error: BaseException) -> BaseException:
     return error.__cause__ if isinstance(error, EmitLoopError) and error.__cause__ is not None else error
 
 
-class _ClosingWatch(QObject):  # type: ignore[misc]
+class _ClosingWatch(QObject):
     """Ends a session's job when its window goes, while the docks in it still live."""
 
     def __init__(self, window: QWidget, session: Session) -> None:
@@ -135,7 +137,7 @@ def session_of(viewer: Any) -> Session:
     """Give the one session of a viewer, which may come wrapped in a proxy; it is forgotten with the viewer."""
     inner = getattr(viewer, "__wrapped__", viewer)
     if id(inner) not in _sessions:
-        session = _sessions[id(inner)] = Session(Job)
+        _sessions[id(inner)] = Session(Job)
         weakref.finalize(inner, _forget, id(inner))
     return _sessions[id(inner)]
 
