@@ -1,0 +1,334 @@
+"""Prediction maps as OME-Zarr 0.5, written block by block and resumed after a kill.
+
+One level, axes c, y, x, one chunk a block. The metadata is zarr's; the chunks are encoded here and written with
+`atomic_write_bytes`, so that a chunk's file means a finished block, whatever zarr version reads it and however the
+writing ended. A block of glass is a chunk of NaN and is written like any other: zarr itself would leave it out.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_slidecorr.errors import MapError
+from napari_slidecorr.events import BlockDone
+from napari_slidecorr.geometry import Grid
+from napari_slidecorr.io.atomic import PART, atomic_write_bytes, atomic_write_text, make_folder, part_path, write_error
+from napari_slidecorr.prediction_map import PredictionMap
+
+FORMAT = 1
+ARRAY = "0"
+_OURS = "napari_slidecorr"
+_ROOT = "zarr.json"
+_ZSTD_LEVEL = 3
+
+Color = tuple[int, int, int]
+Block = tuple[slice, slice]
+
+
+class MapWriter:
+    """A map that grows on the disk, block by block; opening it again goes on where it stopped.
+
+    Parameters
+    ----------
+    path : Path
+        An ``.ome.zarr`` folder; made if it does not exist. It counts as incomplete until `complete`.
+    classes, grid, slide_id, model_id
+        What the map is of; a folder that holds a map of something else is refused.
+    block_cells : int
+        Side of a block in cells. A map that exists keeps its own; see `missing_blocks`.
+    colors : mapping of class to (r, g, b), optional
+        Shown by viewers that read OME's channel colours.
+
+    Raises
+    ------
+    MapError
+        If the folder exists and holds something else; names what differs.
+    ProjectError
+        If the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        classes: tuple[str, ...],
+        grid: Grid,
+        slide_id: str,
+        model_id: str,
+        block_cells: int,
+        *,
+        colors: Mapping[str, Color] | None = None,
+    ) -> None:
+        self.path = path
+        self._about = _about(classes, grid, slide_id, model_id, block_cells)
+        if path.exists():
+            self._about["block_cells"] = _check_same(path, self._about)
+            for left_over in (path / ARRAY).rglob("*" + PART):
+                left_over.unlink()
+        else:
+            _create(path, self._about, colors or {})
+
+    @property
+    def grid(self) -> Grid:
+        """Where the cells lie."""
+        return _grid(self._about)
+
+    @property
+    def block_cells(self) -> int:
+        """Side of a block in cells, as the folder has it."""
+        return int(self._about["block_cells"])
+
+    def missing_blocks(self) -> list[Block]:
+        """The blocks that are not written yet, row by row."""
+        return [block for block in self.grid.blocks(self.block_cells) if not self._chunk_path(block).exists()]
+
+    def write(self, block: BlockDone) -> None:
+        """Put one block on the disk; when this returns it is there for good.
+
+        Raises
+        ------
+        MapError
+            If the event is not one whole block of this map.
+        ProjectError
+            If the disk is full or the folder cannot be written.
+        """
+        place = block.rows, block.columns
+        if place not in list(self.grid.blocks(self.block_cells)):
+            raise MapError(f"{self.path.name}: rows {block.rows}, columns {block.columns} are not a block of this map.")
+        expected = (len(self._about["classes"]), *(part.stop - part.start for part in place))
+        if block.probabilities.shape != expected:
+            raise MapError(f"{self.path.name}: a block has shape {block.probabilities.shape}, not {expected}.")
+        chunk = np.full((expected[0], self.block_cells, self.block_cells), np.nan, "<f4")
+        chunk[:, : expected[1], : expected[2]] = block.probabilities
+        target = self._chunk_path(place)
+        make_folder(target.parent)
+        atomic_write_bytes(target, _encode(chunk))
+
+    def complete(self) -> None:
+        """Mark the map as whole.
+
+        Raises
+        ------
+        MapError
+            If blocks are missing.
+        """
+        if missing := len(self.missing_blocks()):
+            raise MapError(f"{self.path.name}: {missing} blocks are missing; predict the slide again to go on.")
+        root = self.path / _ROOT
+        metadata = json.loads(root.read_text("utf-8"))
+        metadata["attributes"][_OURS]["complete"] = True
+        atomic_write_text(root, json.dumps(metadata, indent=2))
+
+    def read(self) -> PredictionMap:
+        """The map as far as it is written; NaN in blocks that are missing."""
+        return read(self.path, allow_incomplete=True)
+
+    def __enter__(self) -> MapWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Nothing is held open: every block was final when it was written."""
+
+    def _chunk_path(self, block: Block) -> Path:
+        row, column = (part.start // self.block_cells for part in block)
+        return self.path / ARRAY / "c" / "0" / str(row) / str(column)
+
+
+def read(path: Path, *, allow_incomplete: bool = False) -> PredictionMap:
+    """Read a map that this package wrote.
+
+    Raises
+    ------
+    MapError
+        If it is missing, not one of ours, damaged, or not complete (unless that is allowed).
+    """
+    import zarr
+
+    about = _read_about(path)
+    if not (about["complete"] or allow_incomplete):
+        raise MapError(f"{path.name}: the map is not complete; predict the slide again to go on where it stopped.")
+    try:
+        array = zarr.open_array(path / ARRAY, mode="r")
+        probabilities = np.asarray(array[:], np.float32)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise MapError(f"{path.name}: the map is damaged ({error}); delete it and predict again.") from error
+    return PredictionMap(probabilities, tuple(about["classes"]), _grid(about), about["slide_id"], about["model_id"])
+
+
+def write(
+    path: Path,
+    prediction: PredictionMap,
+    *,
+    threshold: float = 0.0,  # noqa: ARG001 - all map formats are called alike; this one keeps the probabilities
+    colors: Mapping[str, Color] | None = None,
+    block_cells: int = 64,
+) -> None:
+    """Write a whole map beside its target and rename it; a map that was there is replaced, anything else is not.
+
+    Raises
+    ------
+    MapError
+        If there is something at `path` that is not a prediction map.
+    ProjectError
+        If the folder cannot be written.
+    """
+    if path.exists():
+        _read_about(path)
+    part = part_path(path)
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        about = prediction.classes, prediction.grid, prediction.slide_id, prediction.model_id
+        writer = MapWriter(part, *about, block_cells, colors=colors)
+        for rows, columns in writer.missing_blocks():
+            values = prediction.probabilities[:, rows, columns]
+            writer.write(BlockDone(phase="write", rows=rows, columns=columns, probabilities=values))
+        writer.complete()
+        _replace_folder(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def is_map(path: Path) -> bool:
+    """Whether a folder is a prediction map of ours, complete or not."""
+    try:
+        _read_about(path)
+    except MapError:
+        return False
+    return True
+
+
+def _about(classes: tuple[str, ...], grid: Grid, slide_id: str, model_id: str, block_cells: int) -> dict[str, Any]:
+    told = {
+        "format": FORMAT,
+        "classes": list(classes),
+        "grid": asdict(grid),
+        "slide_id": slide_id,
+        "model_id": model_id,
+        "block_cells": block_cells,
+        "complete": False,
+    }
+    return json.loads(json.dumps(told))  # type: ignore[no-any-return]
+
+
+def _grid(about: Mapping[str, Any]) -> Grid:
+    values = {key: None if value is None else tuple(value) for key, value in about["grid"].items()}
+    return Grid(**values)  # type: ignore[arg-type]
+
+
+def _check_same(path: Path, wanted: Mapping[str, Any]) -> int:
+    """Make sure that a folder holds the map that is wanted; give its block size."""
+    found = _read_about(path)
+    words = {
+        "classes": "has other classes",
+        "grid": "has another grid (patch size, overlap or pixel size)",
+        "slide_id": "is of another slide",
+        "model_id": "was made by another model",
+    }
+    for key, difference in words.items():
+        if found[key] != wanted[key]:
+            raise MapError(
+                f"{path.name}: the map there {difference}: {found[key]} instead of {wanted[key]}; delete it or choose "
+                "another name."
+            )
+    return int(found["block_cells"])
+
+
+def _read_about(path: Path) -> dict[str, Any]:
+    try:
+        metadata = json.loads((path / _ROOT).read_text("utf-8"))
+        about: dict[str, Any] = metadata["attributes"][_OURS]
+        version = about["format"]
+    except OSError as error:
+        raise MapError(f"{path}: not a prediction map ({error.strerror}); choose an .ome.zarr folder.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise MapError(f"{path.name}: not a prediction map of this program; choose another file.") from error
+    if version != FORMAT:
+        raise MapError(f"{path.name}: this map has format {version}, written by a newer version; update napari-slidecorr.")
+    return about
+
+
+def _create(path: Path, about: dict[str, Any], colors: Mapping[str, Color]) -> None:
+    """Make the folder with its metadata and no block, beside the target, then rename it."""
+    import zarr
+    from zarr.codecs import BytesCodec, ZstdCodec
+
+    make_folder(path.parent)
+    part = path.with_name(path.name + ".new" + PART)
+    shutil.rmtree(part, ignore_errors=True)
+    classes, side = len(about["classes"]), about["block_cells"]
+    try:
+        group = zarr.create_group(part, zarr_format=3, attributes={"ome": _ome(about, colors), _OURS: about})
+        group.create_array(
+            ARRAY,
+            shape=(classes, *about["grid"]["shape"]),
+            chunks=(classes, side, side),
+            dtype="float32",
+            fill_value=float("nan"),
+            serializer=BytesCodec(endian="little"),
+            compressors=[ZstdCodec(level=_ZSTD_LEVEL)],
+            dimension_names=("c", "y", "x"),
+        )
+        part.replace(path)
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _encode(chunk: NDArray[np.float32]) -> bytes:
+    from numcodecs.zstd import Zstd
+
+    return bytes(Zstd(level=_ZSTD_LEVEL).encode(chunk.tobytes()))
+
+
+def _ome(about: dict[str, Any], colors: Mapping[str, Color]) -> dict[str, Any]:
+    """OME-Zarr 0.5 metadata: micrometres when the slide has a pixel size, else level-0 pixels without a unit."""
+    grid = _grid(about)
+    unit = {"unit": "micrometer"} if grid.mpp else {}
+    transformations = [
+        {"type": "scale", "scale": [1.0, *grid.scale]},
+        {"type": "translation", "translation": [0.0, *grid.translate]},
+    ]
+    axes = [{"name": "c", "type": "channel"}, *({"name": name, "type": "space", **unit} for name in "yx")]
+    dataset = {"path": ARRAY, "coordinateTransformations": transformations}
+    channels = [_channel(name, colors.get(name)) for name in about["classes"]]
+    return {
+        "version": "0.5",
+        "multiscales": [{"name": about["slide_id"], "axes": axes, "datasets": [dataset]}],
+        "omero": {"channels": channels, "rdefs": {"model": "color"}},
+    }
+
+
+def _channel(name: str, color: Color | None) -> dict[str, Any]:
+    red, green, blue = color or (255, 255, 255)
+    return {
+        "label": name,
+        "color": f"{red:02X}{green:02X}{blue:02X}",
+        "active": True,
+        "window": {"min": 0.0, "max": 1.0, "start": 0.0, "end": 1.0},
+    }
+
+
+def _replace_folder(new: Path, path: Path) -> None:
+    """Put a whole folder in the place of an old one; the old one is there until the new one is."""
+    old = path.with_name(path.name + ".old" + PART)
+    shutil.rmtree(old, ignore_errors=True)
+    try:
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+    except OSError as error:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        raise write_error(path, error) from error
+    shutil.rmtree(old, ignore_errors=True)
