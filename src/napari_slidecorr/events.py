@@ -102,11 +102,14 @@ class BlockDone(Event):
         Where it lies in the map, in cells.
     probabilities : ndarray, shape (K, rows, columns), float32
         NaN where nothing was predicted.
+    slide_id : str
+        Of which slide, when several are predicted in turn.
     """
 
     rows: slice
     columns: slice
     probabilities: NDArray[np.float32]
+    slide_id: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -198,13 +198,12 @@ def write(
         shutil.rmtree(part, ignore_errors=True)
 
 
-def is_map(path: Path) -> bool:
-    """Whether a folder is a prediction map of ours, complete or not."""
+def is_complete(path: Path) -> bool:
+    """Whether a folder is a whole prediction map of ours."""
     try:
-        _read_about(path)
+        return bool(_read_about(path)["complete"])
     except MapError:
         return False
-    return True
 
 
 def _about(classes: tuple[str, ...], grid: Grid, slide_id: str, model_id: str, block_cells: int) -> dict[str, Any]:
