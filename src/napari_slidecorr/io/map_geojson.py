@@ -1,0 +1,101 @@
+"""The classes of a prediction map as polygons for QuPath, one annotation a connected area. (x, y) as `qupath` writes it.
+
+A cell is drawn as the square of its stride (`Grid.corner_px`, corner-based), so that the areas of all classes tile what
+was predicted. Cells at the lower and right edge may reach beyond the slide; they are left whole, as they were counted.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely import Polygon
+
+from napari_slidecorr.geometry import Grid
+from napari_slidecorr.io.atomic import atomic_file
+from napari_slidecorr.io.qupath import Color, feature
+from napari_slidecorr.prediction_map import PredictionMap
+
+_NAMESPACE = uuid.UUID("0f9b7d52-6c1b-4d3a-8c5e-0f6a6f3d9a41")
+
+
+def write(
+    path: Path, prediction: PredictionMap, *, threshold: float = 0.0, colors: Mapping[str, Color] | None = None
+) -> None:
+    """Write one annotation for each 4-connected area of a class, whole or not at all.
+
+    Parameters
+    ----------
+    threshold : float
+        Cells whose best class has a lower probability are left out.
+    colors : mapping of class to (r, g, b), optional
+
+    Raises
+    ------
+    ProjectError
+        If the file cannot be written.
+
+    Notes
+    -----
+    The measurements of an annotation are ``Mean probability`` of its class over its cells and, when the slide has a
+    pixel size, ``Area mm2``. The same map always gives the same bytes.
+    """
+    with atomic_file(path) as file:
+        file.write(b'{"type": "FeatureCollection", "features": [')
+        comma = b"\n"
+        for item in _features(prediction, threshold, colors or {}):
+            file.write(comma + json.dumps(item, allow_nan=False).encode("ascii"))
+            comma = b",\n"
+        file.write(b"\n]}\n")
+
+
+def _features(prediction: PredictionMap, threshold: float, colors: Mapping[str, Color]) -> Iterator[dict[str, Any]]:
+    class_map = prediction.class_map(threshold)
+    grid = prediction.grid
+    cell_mm2 = grid.scale[0] * grid.scale[1] * 1e-6 if grid.mpp else None
+    for index, name in enumerate(prediction.classes):
+        for count, (row, column, inside) in enumerate(_areas(class_map == index + 1)):
+            rows, columns = (slice(start, start + n) for start, n in zip((row, column), inside.shape, strict=True))
+            probability = prediction.probabilities[index, rows, columns][inside]
+            measurements = {"Mean probability": float(probability.mean(dtype=np.float64))}
+            if cell_mm2 is not None:
+                measurements["Area mm2"] = float(inside.sum() * cell_mm2)
+            uid = uuid.uuid5(_NAMESPACE, f"{prediction.slide_id} {prediction.model_id} {threshold} {name} {count}")
+            polygon = _on_slide(_outline(inside), grid, row, column)
+            yield feature(str(uid), polygon, name, colors.get(name), measurements)
+
+
+def _areas(mask: NDArray[np.bool_]) -> Iterator[tuple[int, int, NDArray[np.bool_]]]:
+    """Walk the 4-connected areas of a mask: first row, first column, and the area within its bounds."""
+    from scipy import ndimage
+
+    labels, _ = ndimage.label(mask)
+    for index, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
+        yield rows.start, columns.start, labels[rows, columns] == index
+
+
+def _outline(inside: NDArray[np.bool_]) -> Polygon:
+    """The outline of a 4-connected area with its holes, (row, column) corners; one vertex at each turn."""
+    row, column = np.nonzero(inside)
+    area = shapely.coverage_union_all(shapely.box(row, column, row + 1, column + 1))
+    polygon = area.geoms[0] if area.geom_type == "MultiPolygon" else area
+    return Polygon(_turns(polygon.exterior), [_turns(ring) for ring in polygon.interiors])
+
+
+def _turns(ring: Any) -> NDArray[np.float64]:
+    points = shapely.get_coordinates(ring)[:-1]
+    step = np.roll(points, -1, axis=0) - points
+    straight = (np.sign(step) == np.sign(np.roll(step, 1, axis=0))).all(axis=1)
+    return points[~straight]
+
+
+def _on_slide(polygon: Polygon, grid: Grid, row: int, column: int) -> Polygon:
+    """Move from cells to level-0 pixels."""
+    corner, stride = np.asarray(grid.corner_px), np.asarray(grid.stride_px)
+    return shapely.transform(polygon, lambda points: corner + (points + (row, column)) * stride)  # noqa: RUF005
