@@ -54,7 +54,7 @@ def _tissue(coarse: YX, rng: np.random.Generator) -> NDArray[np.float32]:
     piece = 1 - (y[:, None] / ry) ** 3 - (x[None, :] / rx) ** 3
     piece += 0.22 * smooth_noise(coarse, max(coarse) / 4, rng) + 0.07 * smooth_noise(coarse, 4, rng)
     gaps = 2.1 - smooth_noise(coarse, max(4.0, max(coarse) / 16), rng)
-    return np.minimum(piece, gaps)
+    return np.asarray(np.minimum(piece, gaps), np.float32)
 
 
 def _above(field: NDArray[np.floating]) -> shapely.Geometry:
@@ -136,7 +136,7 @@ def _blobs(
         blobs.append(_blob(((y + 0.5) * step, (x + 0.5) * step), min(radius, radius_px), rng))
         yy, xx = np.ogrid[: free.shape[0], : free.shape[1]]
         free &= (yy - y - 1) ** 2 + (xx - x - 1) ** 2 > (radius / step + 1) ** 2
-    return [blob for blob in blobs if area.contains(blob)]
+    return [blob for blob in blobs if shapely.contains(area, blob)]
 
 
 def _blob(centre: tuple[float, float], radius: float, rng: np.random.Generator) -> shapely.Polygon:

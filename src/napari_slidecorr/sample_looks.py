@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,25 +57,23 @@ def varied_looks(count: int, rng: np.random.Generator) -> list[Look]:
     Each property is spread evenly over its range, so that even a few slides span it.
     """
     spread = _Spread(count, rng)
-    haematoxylin = spread.stain(HAEMATOXYLIN, strength=(0.7, 1.9), tint=0.13)
-    eosin = spread.stain(EOSIN, strength=(0.4, 1.35), tint=0.16)
-    light = 1 - spread.columns((0.01, 0.01, 0.01), (0.06, 0.05, 0.07))
-    gamma = spread.columns((0.8, 0.85, 0.8), (1.35, 1.25, 1.3))
-    numbers = {
-        "blur_px": spread((0.3, 1.7)),
-        "noise": spread((0.5, 4.0)),
-        "nuclear_size": spread((0.9, 1.15)),
-        "nuclear_spacing": spread((0.94, 1.1)),
-        "texture": spread((0.15, 0.4)),
-    }
-    colours = {"haematoxylin": haematoxylin, "eosin": eosin, "light": light, "gamma": gamma}
-    return [
-        Look(
-            **{name: tuple(map(float, values[i])) for name, values in colours.items()},
-            **{name: float(values[i]) for name, values in numbers.items()},
-        )
-        for i in range(count)
-    ]
+    columns = (
+        spread.stain(HAEMATOXYLIN, strength=(0.7, 1.9), tint=0.13),
+        spread.stain(EOSIN, strength=(0.4, 1.35), tint=0.16),
+        1 - spread.columns((0.01, 0.01, 0.01), (0.06, 0.05, 0.07)),
+        spread.columns((0.8, 0.85, 0.8), (1.35, 1.25, 1.3)),
+        spread((0.3, 1.7)),
+        spread((0.5, 4.0)),
+        spread((0.9, 1.15)),
+        spread((0.94, 1.1)),
+        spread((0.15, 0.4)),
+    )
+    return [_look([column[i].tolist() for column in columns]) for i in range(count)]
+
+
+def _look(values: list[Any]) -> Look:
+    """A look from its properties in the order of their declaration."""
+    return Look(**{field.name: value for field, value in zip(fields(Look), values, strict=True)})
 
 
 class _Spread:

@@ -83,7 +83,7 @@ def draw_tissue(
         _stamp_nuclei(nuclei, mask, tissues[name], look, rng)
     body = _ragged(covered, rng)
     nuclei *= body
-    ground = 1 + look.texture * sum(_noise(shape, scale, rng) for scale in (5, 17, 70)) / np.float32(1.5)
+    ground = 1 + look.texture * sum(smooth_noise(shape, scale, rng) for scale in (5, 17, 70)) / np.float32(1.5)
     near = np.clip(_blurred(nuclei, 4) - nuclei, 0, 1)
     eosin = body * np.clip(ground, 0.15, 2) * (0.62 - 0.45 * nuclei - 0.55 * near)
     _stamp_red_cells(eosin, covered, rng)
@@ -114,9 +114,6 @@ def smooth_noise(shape: YX, scale: float, rng: np.random.Generator) -> Plane:
     return np.asarray(field.resize((shape[1], shape[0]), Image.Resampling.BICUBIC, box=box)) * np.float32(1.35)
 
 
-_noise = smooth_noise
-
-
 def _blurred(plane: Plane, factor: int) -> Plane:
     """A cheap wide blur: reduced and enlarged again."""
     small = Image.fromarray(plane).reduce(factor)
@@ -126,19 +123,19 @@ def _blurred(plane: Plane, factor: int) -> Plane:
 def _ragged(covered: NDArray[np.bool_], rng: np.random.Generator) -> Plane:
     """Tissue from 0 to 1 with an edge that frays over a few pixels."""
     soft = Image.fromarray(covered.astype(np.uint8) * 255).filter(ImageFilter.GaussianBlur(5))
-    frayed = np.asarray(soft, np.float32) / 255 + 0.12 * _noise(covered.shape, 9, rng)
-    return np.clip((frayed - 0.5) * 4 + 0.5, 0, 1) * (np.asarray(soft) > 0)
+    frayed = np.asarray(soft, np.float32) / 255 + 0.12 * smooth_noise(covered.shape, 9, rng)
+    return np.asarray(np.clip((frayed - 0.5) * 4 + 0.5, 0, 1) * (np.asarray(soft) > 0), np.float32)
 
 
 def _stamp_nuclei(plane: Plane, mask: NDArray[np.bool_], tissue: Tissue, look: Look, rng: np.random.Generator) -> None:
     y, x = _lattice(mask.shape, tissue.spacing * look.nuclear_spacing, rng)
     there = mask[y, x] & (rng.random(len(y)) >= tissue.missing)
     if tissue.nests:
-        there &= np.abs(_noise(mask.shape, 110, rng)[y, x]) > tissue.nests
+        there &= np.abs(smooth_noise(mask.shape, 110, rng)[y, x]) > tissue.nests
     y, x = y[there], x[there]
     turn = rng.random(len(y)) * DIRECTIONS
     if tissue.aligned:
-        turn = _noise(mask.shape, 260, rng)[y, x] * 0.35 * DIRECTIONS + rng.normal(0, 0.7, len(y))
+        turn = smooth_noise(mask.shape, 260, rng)[y, x] * 0.35 * DIRECTIONS + rng.normal(0, 0.7, len(y))
     stamps = _nuclei(tissue, look.nuclear_size, rng)
     which = (np.rint(turn).astype(int) % DIRECTIONS) * STAMPS + rng.integers(STAMPS, size=len(y))
     _stamp(plane, stamps, which, y, x)
@@ -173,7 +170,7 @@ def _nuclei(tissue: Tissue, size: float, rng: np.random.Generator) -> Plane:
     edge = np.clip((1 - distance) * tissue.radii[1] * scale / 1.6 + 0.5, 0, 1)
     rim = 0.25 * np.exp(-(((distance - 0.85) / 0.14) ** 2))
     side = 2 * half + 1
-    chromatin = np.stack([_noise((side, side), 3.4, rng) for _ in range(count)])
+    chromatin = np.stack([smooth_noise((side, side), 3.4, rng) for _ in range(count)])
     darkness = np.clip(rng.normal(0.95, 0.16, (count, 1, 1)), 0.55, 1.4)
     return np.asarray(edge * (0.72 + rim + 0.16 * chromatin) * darkness, np.float32)
 
