@@ -14,6 +14,10 @@ class SlideError(SlideCorrError, OSError):
     """A slide cannot be opened or read; the message names the file."""
 
 
+class DamagedTileError(SlideError):
+    """One tile cannot be decoded; the rest of the slide can be read."""
+
+
 class RegionsError(SlideCorrError, ValueError):
     """A file of regions cannot be understood, or a region is not a valid polygon."""
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from napari_slidecorr.errors import SlideError
+from napari_slidecorr.errors import DamagedTileError, SlideError
 from napari_slidecorr.geometry import YX, Box
 
 if TYPE_CHECKING:
@@ -226,9 +226,11 @@ def resample(pixels: NDArray[np.uint8], box: tuple[float, float, float, float], 
         return pixels
     reductions = (y1 - y0) / size[0], (x1 - x0) / size[1]
     whole = all(abs(r - round(r)) < 1e-9 for r in (*reductions, y0, x0))
-    kernel = Image.Resampling.BOX if whole else Image.Resampling.BILINEAR
-    image = Image.fromarray(pixels).resize((size[1], size[0]), kernel, box=(x0, y0, x1, y1))
-    return np.asarray(image)
+    image = Image.fromarray(pixels)
+    if whole and min(reductions) >= 1:
+        factors = round(reductions[1]), round(reductions[0])
+        return np.asarray(image.reduce(factors, (round(x0), round(y0), round(x1), round(y1))))
+    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=(x0, y0, x1, y1)))
 
 
 class LevelView:
@@ -241,7 +243,8 @@ class LevelView:
     Parameters
     ----------
     report
-        Called with level and place when a tile cannot be read, which then shows as `UNREADABLE` grey; None raises.
+        Called with level and place when a tile cannot be read, which then is made from the next finer level or, at the
+        finest, shows as `UNREADABLE` grey; None raises.
     """
 
     ndim = 3
@@ -274,18 +277,22 @@ class LevelView:
         x, width, pick_x = _span(columns, self.shape[1])
         if height < 1 or width < 1:
             return np.asarray(np.empty((height, width, 3), np.uint8)[(pick_y, pick_x, *rest)])
+        return np.asarray(self._pixels(y, x, height, width)[(pick_y, pick_x, *rest)])
+
+    def _pixels(self, y: int, x: int, height: int, width: int) -> NDArray[np.uint8]:
         try:
-            pixels = self.slide.source.read_level(self.level, y, x, height, width)
+            return self.slide.source.read_level(self.level, y, x, height, width)
         except SlideError as error:
             if self._report is None:
                 raise
+            if isinstance(error, DamagedTileError):
+                return self._salvage(y, x, height, width)
             self._report(self.level, y, x, error)
-            pixels = self._salvage(y, x, height, width)
-        return np.asarray(pixels[(pick_y, pick_x, *rest)])
+            return np.full((height, width, 3), UNREADABLE, np.uint8)
 
     def _salvage(self, y: int, x: int, height: int, width: int) -> NDArray[np.uint8]:
-        """Read tile by tile and leave the damaged ones grey."""
-        out = np.full((height, width, 3), UNREADABLE, np.uint8)
+        """Read tile by tile; a damaged one is shown from the next finer level, at the finest grey."""
+        out = np.empty((height, width, 3), np.uint8)
         th, tw = self.slide.levels[self.level].tile
         for top in range(y - y % th, y + height, th):
             for left in range(x - x % tw, x + width, tw):
@@ -293,10 +300,21 @@ class LevelView:
                 y1, x1 = min(top + th, y + height), min(left + tw, x + width)
                 try:
                     part = self.slide.source.read_level(self.level, y0, x0, y1 - y0, x1 - x0)
-                except SlideError:
-                    continue  # stays grey; the first error was reported by the caller
+                except SlideError as error:
+                    part = self._instead(y0, x0, y1 - y0, x1 - x0, error)
                 out[y0 - y : y1 - y, x0 - x : x1 - x] = part
         return out
+
+    def _instead(self, y: int, x: int, height: int, width: int, error: SlideError) -> NDArray[np.uint8]:
+        if self._report is not None:
+            self._report(self.level, y, x, error)
+        finer = self.slide.levels[max(0, self.level - 1)].downsample
+        fy, fx = (a / b for a, b in zip(self.slide.levels[self.level].downsample, finer, strict=True))
+        if self.level == 0 or (fy, fx) != (round(fy), round(fx)):
+            return np.full((height, width, 3), UNREADABLE, np.uint8)
+        view = LevelView(self.slide, self.level - 1, self._report)
+        pixels = view._pixels(*(round(n) for n in (y * fy, x * fx, height * fy, width * fx)))
+        return np.asarray(Image.fromarray(pixels).reduce((round(fx), round(fy))))
 
 
 class _OncePerTile:

@@ -46,9 +46,7 @@ class RegionsFile(NamedTuple):
     skipped: dict[str, int]
 
 
-def open_slide(
-    path: str | Path, *, mpp: float | tuple[float, float] | None = None, id: str | None = None
-) -> Slide:
+def open_slide(path: str | Path, *, mpp: float | tuple[float, float] | None = None, id: str | None = None) -> Slide:
     """Open a slide lazily; nothing but its directory is read.
 
     Parameters
@@ -130,7 +128,9 @@ def write_map(
 
 
 def _open_source(path: Path) -> PixelSource:
-    return _module(path, _SLIDES, SlideError).open_source(path)  # type: ignore[no-any-return]
+    from napari_slidecorr.io.pyramid import with_coarse_levels
+
+    return with_coarse_levels(_module(path, _SLIDES, SlideError).open_source(path))
 
 
 def _module(path: Path, table: Mapping[str, str], error: type[Exception]) -> Any:

@@ -19,16 +19,21 @@ from numpy.typing import NDArray
 from napari_slidecorr.errors import SlideError
 from napari_slidecorr.io import tiff_facts
 from napari_slidecorr.io.raw_file import FileState, RawFile, check_is_data
-from napari_slidecorr.io.tiles import CACHE_BYTES, Tile, TileIndex, TileReader, reset_after_fork
+from napari_slidecorr.io.tiles import (
+    CACHE_BYTES,
+    MAX_SEGMENT_PIXELS,
+    NOT_RGB,
+    Tile,
+    TileIndex,
+    TileReader,
+    reset_after_fork,
+)
 from napari_slidecorr.slide import Level, level_downsample
 
 if TYPE_CHECKING:
     import tifffile
 
 logger = logging.getLogger(__name__)
-
-MAX_SEGMENT_PIXELS = 100_000_000
-"""A tile or strip above this is refused: every small read would decode all of it."""
 
 _NOT_THE_SLIDE = ("label", "macro", "thumbnail", "map", "overview")
 _RGB, _YCBCR = 2, 6
@@ -140,7 +145,7 @@ def _rgb_levels(path: Path, series: tifffile.TiffPageSeries) -> list[Any]:
     """Give the pages of the pyramid, all of them RGB of 8 bits."""
     if 0 in series.shape or not series.shape:
         raise SlideError(f"{path.name}: the image is empty, its shape is {series.shape}.")
-    pages = []
+    pages: list[Any] = []
     for level in series.levels:
         page = level.pages[0]
         _check_rgb(path, level, page.keyframe)
@@ -155,10 +160,9 @@ def _check_rgb(path: Path, level: tifffile.TiffPageSeries, page: Any) -> None:
         or level.dtype != np.uint8
         or page.samplesperpixel != 3
         or len(level.pages) != 1
-    ):  # noqa: PLR2004
+    ):
         raise SlideError(
-            f"{path.name}: the image is {'x'.join(map(str, level.shape))} ({level.axes}) of {level.dtype}; "
-            "only brightfield RGB of 8 bits can be used, fluorescence channels and 16 bits cannot."
+            f"{path.name}: the image is {'x'.join(map(str, level.shape))} ({level.axes}) of {level.dtype}; {NOT_RGB}"
         )
     colour = int(page.photometric)
     if colour != _RGB and not (colour == _YCBCR and int(page.compression) in _DECODED_TO_RGB):
@@ -192,7 +196,7 @@ def _index(path: Path, page: Any) -> TileIndex:
         key.decode(None, 0)
     except ValueError as error:
         raise SlideError(f"{path.name}: compression {_name(key.compression)} cannot be decoded here.") from error
-    planes = 3 if int(key.planarconfig) == 2 else 1  # noqa: PLR2004
+    planes = 3 if int(key.planarconfig) == 2 else 1
     grid = planes, -(-shape[0] // tile[0]), -(-shape[1] // tile[1])
     offsets, counts = (np.asarray(values, np.int64) for values in (page.dataoffsets, page.databytecounts))
     wanted = grid[0] * grid[1] * grid[2]
@@ -211,7 +215,7 @@ def _decoder(page: Any) -> Any:
         options = {"jpegtables": page.jpegtables, "jpegheader": page.keyframe.jpegheader}
 
     def decode_segment(data: bytes, number: int) -> NDArray[Any]:
-        segment: NDArray[Any] = decode(data, number, **options)[0]
-        return segment[0]
+        segment: NDArray[Any] = decode(data, number, **options)[0][0]  # the first axis left is depth
+        return segment
 
     return decode_segment

@@ -118,7 +118,7 @@ def _tag_um(page: Any) -> tuple[float, float] | None:
     """Micrometres per pixel by XResolution, YResolution and ResolutionUnit, whether believable or not; (y, x)."""
     factor = _UM_PER_UNIT.get(int(page.tags.valueof(296, 2)))
     fractions = [page.tags.valueof(code, None) for code in (283, 282)]
-    if factor is None or not all(isinstance(f, tuple) and len(f) == 2 and min(f) > 0 for f in fractions):  # noqa: PLR2004
+    if factor is None or not all(isinstance(f, tuple) and len(f) == 2 and min(f) > 0 for f in fractions):
         return None
     y, x = (factor * denominator / numerator for numerator, denominator in fractions)
     return y, x

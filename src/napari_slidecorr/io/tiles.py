@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_slidecorr.errors import SlideError
+from napari_slidecorr.errors import DamagedTileError, SlideError
 from napari_slidecorr.geometry import YX
 from napari_slidecorr.io.raw_file import RawFile
 from napari_slidecorr.slide import BACKGROUND, Level
@@ -29,6 +29,12 @@ Key = tuple[int, int, int]
 
 CACHE_BYTES = 256 << 20
 """Decoded tiles kept by a slide, all levels together."""
+
+MAX_SEGMENT_PIXELS = 100_000_000
+"""A tile, strip or chunk above this is refused: every small read would decode all of it."""
+
+NOT_RGB = "only brightfield RGB of 8 bits can be used, fluorescence channels and 16 bits cannot."
+"""End of the sentence that refuses other pixels."""
 
 
 class _Forkable(Protocol):
@@ -196,7 +202,7 @@ class TileIndex:
             for plane in range(planes)
         ]
         tile = parts[0] if planes == 1 else np.concatenate(parts, axis=2)
-        if tile.dtype != np.uint8 or tile.shape[2] != 3:  # noqa: PLR2004 - RGB
+        if tile.dtype != np.uint8 or tile.shape[2] != 3:
             raise _damaged(file, level, (row, column), f"it decodes to {tile.shape[2]} channels of {tile.dtype}")
         return tile
 
@@ -218,8 +224,8 @@ class TileIndex:
         return part
 
 
-def _damaged(file: RawFile, level: int, place: YX, reason: str) -> SlideError:
-    return SlideError(
+def _damaged(file: RawFile, level: int, place: YX, reason: str) -> DamagedTileError:
+    return DamagedTileError(
         f"{file.path.name}: level {level}, tile ({place[0]}, {place[1]}) is damaged: {reason.rstrip('.')}; "
         "copy the file again or leave this place out."
     )
