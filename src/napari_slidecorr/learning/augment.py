@@ -1,0 +1,89 @@
+"""Random views of patches: eight orientations, and the paper's colour jitter.
+
+Everything is drawn from (seed, epoch, batch), never from a global generator: the same numbers give the same views,
+whatever was done before and however many threads read.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+JITTER = (0.8, 1.2)
+"""Bounds of the factors of colour jitter (Zhang et al., MIDL 2021, section 4.1)."""
+
+_GREY = (0.299, 0.587, 0.114)
+
+
+def generator(seed: int, epoch: int, batch: int) -> np.random.Generator:
+    """Give the generator that decides the views of one batch."""
+    return np.random.default_rng([seed, epoch, batch, 0xA06])
+
+
+def flip_rotate(patches: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Show each patch in one of the eight orientations of a square.
+
+    Parameters
+    ----------
+    patches : ndarray, shape (N, S, S, 3), uint8
+    """
+    views = rng.integers(8, size=len(patches))
+    return np.stack([_oriented(patch, int(view)) for patch, view in zip(patches, views, strict=True)])
+
+
+def _oriented(patch: NDArray[np.uint8], view: int) -> NDArray[np.uint8]:
+    turned = np.rot90(patch, view % 4)
+    return turned[:, ::-1] if view >= 4 else turned  # noqa: PLR2004
+
+
+def colour_jitter(patches: Tensor, rng: np.random.Generator) -> Tensor:
+    """Multiply brightness, contrast, saturation and hue of each patch by factors drawn from [0.8, 1.2].
+
+    Parameters
+    ----------
+    patches : Tensor, shape (N, H, W, 3), uint8
+
+    Returns
+    -------
+    Tensor, shape (N, H, W, 3), uint8
+
+    Notes
+    -----
+    In this order: brightness scales all values; contrast their distance to the patch's mean grey; saturation the
+    distance of each pixel to its own grey; hue the angle from red, taken in (-180, 180] degrees. Its seam so lies at
+    cyan, which stains do not have; an angle in [0, 360) would tear reds apart. Values are clipped after each step.
+
+    References
+    ----------
+    Zhang et al., MIDL 2021, section 4.1 (the four factors; what hue is multiplied as is not said there).
+    """
+    factors = torch.from_numpy(rng.uniform(*JITTER, size=(4, len(patches), 1, 1, 1)).astype(np.float32))
+    brightness, contrast, saturation, hue = factors.to(patches.device)
+    rgb = (patches.float() / 255 * brightness).clamp(0, 1)
+    mean_grey = _grey(rgb).mean(dim=(1, 2), keepdim=True)
+    rgb = (mean_grey + (rgb - mean_grey) * contrast).clamp(0, 1)
+    grey = _grey(rgb)
+    rgb = (grey + (rgb - grey) * saturation).clamp(0, 1)
+    return (_with_hue_times(rgb, hue) * 255).round().to(torch.uint8)
+
+
+def _grey(rgb: Tensor) -> Tensor:
+    return (rgb * torch.tensor(_GREY, device=rgb.device)).sum(dim=-1, keepdim=True)
+
+
+def _with_hue_times(rgb: Tensor, factor: Tensor) -> Tensor:
+    """Multiply the hue, measured from red in (-3, 3] sixths of the circle; value and saturation stay."""
+    value, chroma, hue = _value_chroma_hue(rgb)
+    sixths = torch.tensor((5.0, 3.0, 1.0), device=rgb.device) + hue * factor
+    k = torch.remainder(sixths, 6)
+    return value - chroma * torch.minimum(k, 4 - k).clamp(0, 1)
+
+
+def _value_chroma_hue(rgb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    value, brightest = rgb.max(dim=-1, keepdim=True)
+    chroma = value - rgb.amin(dim=-1, keepdim=True)
+    r, g, b = rgb.split(1, dim=-1)
+    sector = torch.cat([g - b, b - r, r - g], dim=-1).gather(-1, brightest) / chroma.clamp(min=1e-6)
+    return value, chroma, sector + torch.tensor((0.0, 2.0, -2.0), device=rgb.device)[brightest]

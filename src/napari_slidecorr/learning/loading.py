@@ -1,0 +1,78 @@
+"""Patches read ahead by a few threads, in the order in which they are wanted."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+AHEAD = 2
+"""Batches that are read while one is being computed."""
+
+MAX_WORKERS = 8
+
+ItemT = TypeVar("ItemT")
+ReadT = TypeVar("ReadT")
+Patches = NDArray[np.uint8]
+
+
+def default_workers() -> int:
+    """One thread a core, one core left for the network, at most eight."""
+    return max(1, min(MAX_WORKERS, (os.cpu_count() or 1) - 1))
+
+
+def read_ahead(
+    batches: Iterable[Sequence[ItemT]], read: Callable[[ItemT], ReadT], *, workers: int | None = None
+) -> Generator[list[ReadT], None, None]:
+    """Read batches in threads, at most two beyond the one that was handed out.
+
+    Parameters
+    ----------
+    batches : iterable of sequences
+        What to read; an empty sequence gives an empty list.
+    read : callable
+        Reads one item; called in several threads at once.
+    workers : int, optional
+        Threads. Their number changes the speed, never the result.
+
+    Yields
+    ------
+    list
+        What was read, in the order of the batch.
+
+    Raises
+    ------
+    Exception
+        What `read` raised, when its batch is due.
+
+    Notes
+    -----
+    Closing the generator drops what has not begun and waits for the threads to end.
+    """
+    pool = ThreadPoolExecutor(workers or default_workers(), thread_name_prefix="read-patches")
+    source = iter(batches)
+    waiting: deque[list[Future[ReadT]]] = deque()
+
+    def top_up() -> None:
+        for batch in islice(source, AHEAD + 1 - len(waiting)):
+            waiting.append([pool.submit(read, item) for item in batch])
+
+    try:
+        top_up()
+        while waiting:
+            due = [future.result() for future in waiting.popleft()]
+            top_up()
+            yield due
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def stack(patches: Sequence[Patches], size_px: int) -> Patches:
+    """Put patches into one array, shape (N, size_px, size_px, 3), also when there are none."""
+    return np.stack(patches) if patches else np.zeros((0, size_px, size_px, 3), np.uint8)

@@ -1,0 +1,296 @@
+"""Patch classifiers: a backbone of torchvision or timm and a linear head; made, saved, loaded.
+
+The only importer of torchvision and timm, inside functions: they take seconds to load.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from napari_slidecorr.errors import ModelError
+from napari_slidecorr.io.atomic import atomic_write_bytes, atomic_write_text
+from napari_slidecorr.learning import weights as start_weights
+from napari_slidecorr.learning.objectives import Output
+from napari_slidecorr.learning.randomness import seeded
+from napari_slidecorr.model_spec import ModelSpec
+
+WEIGHTS_NAME = "model.safetensors"
+SPEC_NAME = "model.json"
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+RGB = tuple[float, float, float]
+
+_TORCHVISION = {
+    "resnet18": "fc",
+    "resnet50": "fc",
+    "densenet121": "classifier",
+    "alexnet": "classifier.6",
+    "vgg16": "classifier.6",
+}
+"""The paper's backbones, and the layer that is their classifier."""
+
+PAPER_BACKBONES = tuple(_TORCHVISION)
+
+
+class PatchClassifier(nn.Module):
+    """A backbone, which gives features, and a linear head on them.
+
+    Attributes
+    ----------
+    feature_dim : int
+        D, the length of the feature vector that the head sees.
+    mean, std : (float, float, float)
+        Per channel, of inputs in [0, 1].
+    start : Start
+        What its weights came from.
+    """
+
+    def __init__(self, backbone: nn.Module, feature_dim: int, classes: int, mean: RGB, std: RGB) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Linear(feature_dim, classes)
+        self.feature_dim = feature_dim
+        self.mean, self.std = mean, std
+        self.start = start_weights.Start("random", "Starting from random weights.")
+
+    def forward(self, inputs: Tensor) -> Output:
+        """Classify normalised patches.
+
+        Parameters
+        ----------
+        inputs : Tensor, shape (N, 3, H, W), float32
+            What `prepare` gives.
+
+        Returns
+        -------
+        Output
+            Logits (N, K) and the features (N, D) that the head saw.
+        """
+        features = self.backbone(inputs)
+        return Output(self.head(features), features)
+
+    def prepare(self, patches: Tensor) -> Tensor:
+        """Bring patches to the network's device and normalise them.
+
+        Parameters
+        ----------
+        patches : Tensor, shape (N, H, W, 3), uint8
+
+        Returns
+        -------
+        Tensor, shape (N, 3, H, W), float32, in memory channels last
+        """
+        device = self.head.weight.device
+        mean = torch.tensor(self.mean, device=device) * 255
+        std = torch.tensor(self.std, device=device) * 255
+        return ((patches.to(device).float() - mean) / std).permute(0, 3, 1, 2)
+
+
+def backbone_names() -> list[str]:
+    """All backbones that can be chosen: the paper's five of torchvision first, then timm's."""
+    import timm
+
+    return [*PAPER_BACKBONES, *(name for name in timm.list_models() if name not in _TORCHVISION)]
+
+
+def make_model(backbone: str, classes: int, *, weights: str | Path = "imagenet", seed: int = 0) -> PatchClassifier:
+    """Make a classifier.
+
+    Parameters
+    ----------
+    backbone : str
+        One of `PAPER_BACKBONES`, which come from torchvision, or any timm name.
+    classes : int
+        K, the number of logits.
+    weights : str or Path
+        ``imagenet`` (fetched from the hub unless it lies in the cache), ``random``, or a local file; for the backbone
+        only. The head always starts at random.
+    seed : int
+        Decides what is random; torch's own generator is left as it was.
+
+    Raises
+    ------
+    ModelError
+        For an unknown backbone, weights that cannot be had, or that do not fit.
+
+    Notes
+    -----
+    The features of AlexNet and VGG-16 are the 4096 numbers before their last layer, those of the others the pooled
+    last map.
+    """
+    with seeded(seed):
+        model = _bare_model(backbone, classes, pretrained=weights == "imagenet")
+    if weights == "imagenet":
+        model.start = start_weights.Start("imagenet", f"Starting from ImageNet weights of {backbone}.")
+    elif weights != "random":
+        model.start = start_weights.load_local(model.backbone, Path(weights), _classifier_names(backbone, model))
+    return model
+
+
+def _bare_model(backbone: str, classes: int, *, pretrained: bool) -> PatchClassifier:
+    if backbone in _TORCHVISION:
+        return _torchvision_model(backbone, classes, pretrained=pretrained)
+    return _timm_model(backbone, classes, pretrained=pretrained)
+
+
+def _torchvision_model(name: str, classes: int, *, pretrained: bool) -> PatchClassifier:
+    import torchvision
+
+    weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1 if pretrained else None
+    if weights is not None:
+        start_weights.ensure_torchvision_file(weights.url)
+    net: nn.Module = torchvision.models.get_model(name, weights=weights)
+    parent_name, _, layer = _TORCHVISION[name].rpartition(".")
+    parent = net.get_submodule(parent_name)
+    feature_dim = cast("nn.Linear", net.get_submodule(_TORCHVISION[name])).in_features
+    setattr(parent, layer, nn.Identity())
+    return PatchClassifier(net, feature_dim, classes, IMAGENET_MEAN, IMAGENET_STD)
+
+
+def _timm_model(name: str, classes: int, *, pretrained: bool) -> PatchClassifier:
+    import timm
+
+    if not timm.is_model(name):
+        near = ", ".join(difflib.get_close_matches(name, backbone_names(), 4)) or ", ".join(PAPER_BACKBONES)
+        raise ModelError(f"There is no backbone named {name!r}; near it are {near}.")
+    overlay: dict[str, str] = start_weights.timm_overlay(name) if pretrained else {}
+    try:
+        net: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, pretrained_cfg_overlay=overlay)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ModelError(f"timm cannot make {name} ({error}). Choose another backbone or start.") from error
+    told = net.pretrained_cfg
+    feature_dim = int(getattr(net, "head_hidden_size", None) or net.num_features)
+    return PatchClassifier(net, feature_dim, classes, _rgb(told, "mean"), _rgb(told, "std"))
+
+
+def _rgb(told: dict[str, Any], key: str) -> RGB:
+    values = tuple(float(value) for value in told.get(key) or (0.5, 0.5, 0.5))
+    if len(values) != 3:  # noqa: PLR2004
+        raise ModelError(f"This backbone takes {len(values)} channels; patches have 3. Choose another one.")
+    return values
+
+
+def _classifier_names(backbone: str, model: PatchClassifier) -> tuple[str, ...]:
+    if backbone in _TORCHVISION:
+        return (_TORCHVISION[backbone] + ".",)
+    names = cast("Any", model.backbone).pretrained_cfg.get("classifier") or ()
+    return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
+
+
+def check_input_size(model: PatchClassifier, size_px: int, backbone: str) -> None:
+    """Make sure that a network takes patches of a size.
+
+    Raises
+    ------
+    ModelError
+        If it does not: too small for its poolings, or a transformer of a fixed size.
+    """
+    was_training = model.training
+    try:
+        model.eval()
+        with torch.inference_mode():
+            model(model.prepare(torch.zeros(1, size_px, size_px, 3, dtype=torch.uint8)))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ModelError(
+            f"{backbone} does not take patches of {size_px} px ({error}). Choose another patch size or backbone."
+        ) from error
+    finally:
+        model.train(was_training)
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Give the device of a name; ``auto`` takes CUDA, then MPS, then the CPU.
+
+    Raises
+    ------
+    ModelError
+        If a device is asked for that this machine, or this build of torch, does not have.
+    """
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind, there in present.items() if there)
+    if not present.get(name):
+        raise ModelError(
+            f"There is no device {name!r} that torch {torch.__version__} can use here. Choose auto or cpu."
+        )
+    return torch.device(name)
+
+
+def describe_device(device: torch.device) -> str:
+    """Name a device for a person to read."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"{device} ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
+
+
+def save_model(folder: Path, model: PatchClassifier, spec: ModelSpec) -> ModelSpec:
+    """Write ``model.safetensors`` and, when that is whole, ``model.json``.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        Its ``weights_sha256`` is replaced by that of the file.
+
+    Returns
+    -------
+    ModelSpec
+        As written.
+
+    Raises
+    ------
+    ProjectError
+        If the folder cannot be written.
+    """
+    from safetensors.torch import save
+
+    data = save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
+    spec = replace(spec, weights_sha256=hashlib.sha256(data).hexdigest())
+    atomic_write_bytes(folder / WEIGHTS_NAME, data)
+    atomic_write_text(folder / SPEC_NAME, spec.to_json())
+    return spec
+
+
+def load_model(path: Path) -> tuple[PatchClassifier, ModelSpec]:
+    """Load what `save_model` wrote; nothing is unpickled.
+
+    Parameters
+    ----------
+    path : Path
+        The folder, or the ``model.json`` in it.
+
+    Raises
+    ------
+    ModelError
+        If a file is missing or damaged, or the two do not belong together.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    spec_path = path / SPEC_NAME if path.is_dir() else path
+    weights_path = spec_path.with_name(WEIGHTS_NAME)
+    spec = ModelSpec.load(spec_path)
+    try:
+        data = weights_path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != spec.weights_sha256:
+            raise ModelError(f"{weights_path}: not the weights that {SPEC_NAME} describes. Train again or copy both.")
+        state = load(data)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{weights_path}: the weights cannot be read ({error}).") from error
+    model = make_model(spec.backbone, len(spec.classes), weights="random")
+    _load_strictly(model, state, weights_path)
+    return model, spec
+
+
+def _load_strictly(model: PatchClassifier, state: dict[str, Tensor], path: Path) -> None:
+    own = model.state_dict()
+    for name in (*own, *state):
+        if name not in own or name not in state or own[name].shape != state[name].shape:
+            raise ModelError(f"{path}: tensor {name} does not fit the backbone that {SPEC_NAME} names.")
+    model.load_state_dict(state)

@@ -1,0 +1,104 @@
+"""What a training needs before it begins, and whether a folder holds the one that is to go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_slidecorr.config import TrainConfig
+from napari_slidecorr.errors import CohortError, TrainingError
+from napari_slidecorr.patches import PatchTable
+from napari_slidecorr.settings import to_json
+from napari_slidecorr.slide import Slide
+
+CONFIG_NAME = "config.json"
+
+
+def check_tables(
+    train_table: PatchTable, validation_table: PatchTable, slides: Mapping[str, Slide], config: TrainConfig
+) -> None:
+    if train_table.classes != validation_table.classes or train_table.geometry != validation_table.geometry:
+        raise CohortError("Training and validation patches differ in classes or geometry; cut both in one go.")
+    shared = sorted(set(train_table.slides) & set(validation_table.slides))
+    if shared:
+        raise CohortError(f"Slide {shared[0]} stands on both sides of the split; hold out whole slides.")
+    absent = [slide for table in (train_table, validation_table) for slide in table.slides if slide not in slides]
+    if absent:
+        raise CohortError(f"Slide {absent[0]} has patches, and was not handed in.")
+    for table, side in ((train_table, "training"), (validation_table, "held-out")):
+        _check_classes(table, side)
+    _check_batches(train_table, config)
+
+
+def _check_classes(table: PatchTable, side: str) -> None:
+    counts = table.counts().sum(axis=0)
+    for name, count in zip(table.classes, counts, strict=True):
+        if not count:
+            raise CohortError(
+                f"Class {name!r} has no patch on the {side} slides ({', '.join(table.slides) or 'none'}). Label it on "
+                "more slides, draw its regions larger, or choose another seed for the split."
+            )
+    if len(table.classes) < 2:  # noqa: PLR2004
+        raise CohortError("There is one class only; a classifier needs at least two.")
+
+
+def _check_batches(table: PatchTable, config: TrainConfig) -> None:
+    per_slide = np.bincount(table.slide_index)
+    if config.objective.kind in ("scr", "sce") and per_slide.max() < 2:  # noqa: PLR2004
+        raise CohortError(
+            f"No training slide has two patches, and {config.objective.kind.upper()} compares patches of one slide. "
+            "Draw larger regions, or choose cross-entropy."
+        )
+    if min(config.slides_per_batch, np.count_nonzero(per_slide)) * config.patches_per_slide < 2:  # noqa: PLR2004
+        raise CohortError("One training slide and one patch a slide make batches of 1; raise patches_per_slide.")
+
+
+def check_run(
+    run: Path, train_table: PatchTable, validation_table: PatchTable, config: TrainConfig, *, resume: bool
+) -> None:
+    path = run / CONFIG_NAME
+    if not path.is_file():
+        return
+    if not resume:
+        raise TrainingError(f"{run}: holds a training already; resume it or choose another name.")
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path}: cannot be read ({error}); start a new run.") from error
+    told = describe_run(train_table, validation_table, config)
+    for key, value in told.items():
+        if found.get(key) != value:
+            raise TrainingError(
+                f"{run}: was begun with other {key.replace('_', ' ')}{_difference(found.get(key), value)}; resume it "
+                "with the same, or start a new run."
+            )
+
+
+def _difference(found: Any, wanted: Any) -> str:
+    if not isinstance(found, dict) or not isinstance(wanted, dict):
+        return ""
+    key = next(key for key in (*wanted, *found) if found.get(key) != wanted.get(key))
+    return f" ({key}: {found.get(key)} then, {wanted.get(key)} now)"
+
+
+def describe_run(train_table: PatchTable, validation_table: PatchTable, config: TrainConfig) -> dict[str, Any]:
+    """What a run is of, as JSON."""
+    return {
+        "settings": to_json(config),
+        "split": {"train": list(train_table.slides), "validation": list(validation_table.slides)},
+        "classes": list(train_table.classes),
+        "patches_sha256": _digest(train_table, validation_table),
+    }
+
+
+def _digest(*tables: PatchTable) -> str:
+    digest = hashlib.sha256()
+    for table in tables:
+        for column in (table.y, table.x, table.slide_index, table.label):
+            digest.update(np.ascontiguousarray(column).tobytes())
+    return digest.hexdigest()
