@@ -120,6 +120,22 @@ class Trained(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MapBegun(Event):
+    """A map is about to be filled, for those who show its blocks as they come.
+
+    Attributes
+    ----------
+    begun : PredictionMap
+        What an earlier run left of it; NaN everywhere in a new one.
+    path : Path
+        Where it is stored.
+    """
+
+    begun: Any
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True)
 class Predicted(Event):
     """The end of a prediction; ``result`` is its `PredictionMap`, ``path`` where it was stored, if it was."""
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from shapely import Polygon
+from shapely import LinearRing, Polygon
 
 from napari_slidecorr.geometry import Grid
 from napari_slidecorr.io.atomic import atomic_file
@@ -84,15 +84,15 @@ def _outline(inside: NDArray[np.bool_]) -> Polygon:
     """The outline of a 4-connected area with its holes, (row, column) corners; one vertex at each turn."""
     row, column = np.nonzero(inside)
     area = shapely.coverage_union_all(shapely.box(row, column, row + 1, column + 1))
-    polygon = area.geoms[0] if area.geom_type == "MultiPolygon" else area
+    (polygon,) = (part for part in shapely.get_parts(area) if isinstance(part, Polygon))
     return Polygon(_turns(polygon.exterior), [_turns(ring) for ring in polygon.interiors])
 
 
-def _turns(ring: Any) -> NDArray[np.float64]:
-    points = shapely.get_coordinates(ring)[:-1]
-    step = np.roll(points, -1, axis=0) - points
-    straight = (np.sign(step) == np.sign(np.roll(step, 1, axis=0))).all(axis=1)
-    return points[~straight]
+def _turns(ring: LinearRing) -> NDArray[np.float64]:
+    points = np.asarray(shapely.get_coordinates(ring)[:-1])
+    step = np.sign(np.roll(points, -1, axis=0) - points)
+    turns: NDArray[np.float64] = points[(step != np.roll(step, 1, axis=0)).any(axis=1)]
+    return turns
 
 
 def _on_slide(polygon: Polygon, grid: Grid, row: int, column: int) -> Polygon:

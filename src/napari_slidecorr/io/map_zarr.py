@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,7 +101,7 @@ class MapWriter:
             If the disk is full or the folder cannot be written.
         """
         place = block.rows, block.columns
-        if place not in list(self.grid.blocks(self.block_cells)):
+        if not all(map(self._is_block, place, self.grid.shape)):
             raise MapError(f"{self.path.name}: rows {block.rows}, columns {block.columns} are not a block of this map.")
         expected = (len(self._about["classes"]), *(part.stop - part.start for part in place))
         if block.probabilities.shape != expected:
@@ -131,13 +131,17 @@ class MapWriter:
         """The map as far as it is written; NaN in blocks that are missing."""
         return read(self.path, allow_incomplete=True)
 
-    def __enter__(self) -> MapWriter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Nothing is held open: every block was final when it was written."""
+
+    def _is_block(self, part: slice, length: int) -> bool:
+        start = part.start // self.block_cells * self.block_cells
+        return 0 <= start < length and part == slice(start, min(start + self.block_cells, length))
 
     def _chunk_path(self, block: Block) -> Path:
         row, column = (part.start // self.block_cells for part in block)
@@ -252,7 +256,9 @@ def _read_about(path: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise MapError(f"{path.name}: not a prediction map of this program; choose another file.") from error
     if version != FORMAT:
-        raise MapError(f"{path.name}: this map has format {version}, written by a newer version; update napari-slidecorr.")
+        raise MapError(
+            f"{path.name}: this map has format {version}, written by a newer version; update napari-slidecorr."
+        )
     return about
 
 
@@ -285,7 +291,7 @@ def _create(path: Path, about: dict[str, Any], colors: Mapping[str, Color]) -> N
 
 
 def _encode(chunk: NDArray[np.float32]) -> bytes:
-    from numcodecs.zstd import Zstd
+    from numcodecs.zstd import Zstd  # type: ignore[import-untyped]
 
     return bytes(Zstd(level=_ZSTD_LEVEL).encode(chunk.tobytes()))
 

@@ -33,6 +33,8 @@ _TYPE_NAMES = {
 }
 """What QuPath up to 0.3 wrote as the id of every object, and the ``objectType`` that says the same today."""
 
+_NO_REGIONS = {"root", "cell", "detection", "tile", "tma_core", "tmaCore"}
+
 _NAMESPACE = uuid.UUID("5b0a0c0e-4a0f-4c62-9d0f-8f2d3a1c7e55")
 
 REPAIRED = "An outline crossed itself and was repaired."
@@ -135,9 +137,21 @@ def _features(path: Path) -> list[dict[str, Any]]:
             items = [data]
         elif kind in _GEOMETRIES:
             items = [{"type": "Feature", "geometry": data}]
-    if not isinstance(items, list) or not all(isinstance(item, dict) and item.get("type") == "Feature" for item in items):
+    if not isinstance(items, list) or not all(
+        isinstance(item, dict) and item.get("type") == "Feature" for item in items
+    ):
         raise RegionsError(f"{path.name}: this JSON is not GeoJSON; export the annotations as GeoJSON from QuPath.")
-    return items
+    return list(_with_children(items))
+
+
+def _with_children(items: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Walk the features and those inside of them: QuPath nests the objects of a hierarchy in ``childObjects``."""
+    for item in items:
+        yield item
+        properties = _properties(item)
+        children = properties.get("childObjects") or properties.get("children")
+        if isinstance(children, list):
+            yield from _with_children([child for child in children if isinstance(child, dict)])
 
 
 def _json(path: Path) -> Any:
@@ -192,7 +206,7 @@ def _why_not(item: dict[str, Any]) -> str:
     if not isinstance(geometry, dict):
         return "A feature without a geometry was left out."
     kind = _properties(item).get("objectType") or _TYPE_NAMES.get(str(item.get("id")), "annotation")
-    if kind != "annotation" or "nucleusGeometry" in item:
+    if kind in _NO_REGIONS or "nucleusGeometry" in item:
         return f"A {'cell' if 'nucleusGeometry' in item else kind} was left out: only annotations are regions."
     if geometry.get("type") not in ("Polygon", "MultiPolygon"):
         return f"A {geometry.get('type')} was left out: it has no area."
