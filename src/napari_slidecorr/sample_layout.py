@@ -30,21 +30,22 @@ def lay_out(shape: YX, shares: Mapping[str, float], rng: np.random.Generator) ->
     Returns
     -------
     dict of class name to MultiPolygon
-        (y, x) in level-0 pixels; together the tissue, without overlap.
+        (y, x) in whole level-0 pixels; together the tissue, without overlap.
     """
     coarse = -(-shape[0] // CELL_PX), -(-shape[1] // CELL_PX)
     height = _tissue(coarse, rng)
     inside = height > 0
-    rest = shapely.intersection(_above(height), shapely.box(0, 0, *shape))
+    rest = _polygons(shapely.intersection(_above(height), shapely.box(0, 0, *shape), grid_size=1))
     areas: dict[str, shapely.Geometry] = {}
     left = 1.0
     for name, share in list(shares.items())[:-1]:
         hills = smooth_noise(coarse, max(coarse) / 2.6, rng) + 0.1 * smooth_noise(coarse, 6, rng)
         level = np.quantile(hills[inside], 1 - share / left)
         area = _above(hills - level)
-        areas[name] = _polygons(shapely.intersection(rest, area))
-        rest, inside, left = _polygons(shapely.difference(rest, area)), inside & (hills <= level), left - share
-    return {**areas, list(shares)[-1]: _polygons(rest)}
+        areas[name] = _polygons(shapely.intersection(rest, area, grid_size=1))
+        rest = _polygons(shapely.difference(rest, areas[name], grid_size=1))
+        inside, left = inside & (hills <= level), left - share
+    return {**areas, list(shares)[-1]: rest}
 
 
 def _tissue(coarse: YX, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -70,8 +71,7 @@ def _above(field: NDArray[np.floating]) -> shapely.Geometry:
 
 
 def _polygons(area: shapely.Geometry) -> shapely.MultiPolygon:
-    """The parts that have an area, corners on whole pixels, so that files keep them as they are."""
-    area = shapely.set_precision(area, 1.0)
+    """The parts that have an area."""
     return shapely.MultiPolygon([part for part in shapely.get_parts(area) if part.geom_type == "Polygon" and part.area])
 
 
@@ -117,7 +117,7 @@ def drawn_regions(
 def _blobs(
     area: shapely.Geometry, shape: YX, count: int, radius_px: float, rng: np.random.Generator
 ) -> list[shapely.Polygon]:
-    """Blobs around the places that are farthest from the border of an area and from each other."""
+    """Blobs around the roomiest places of an area; where none fits, its largest part."""
     from scipy.ndimage import distance_transform_edt
 
     step = CELL_PX
@@ -136,7 +136,8 @@ def _blobs(
         blobs.append(_blob(((y + 0.5) * step, (x + 0.5) * step), min(radius, radius_px), rng))
         yy, xx = np.ogrid[: free.shape[0], : free.shape[1]]
         free &= (yy - y - 1) ** 2 + (xx - x - 1) ** 2 > (radius / step + 1) ** 2
-    return [blob for blob in blobs if shapely.contains(area, blob)]
+    fitting = [blob for blob in blobs if shapely.contains(area, blob)]
+    return fitting or [max(shapely.get_parts(area), key=shapely.area)]
 
 
 def _blob(centre: tuple[float, float], radius: float, rng: np.random.Generator) -> shapely.Polygon:

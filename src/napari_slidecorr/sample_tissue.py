@@ -19,7 +19,7 @@ from napari_slidecorr.sample_looks import Look
 
 Plane = NDArray[np.float32]
 
-STAMPS = 32
+STAMPS = 12
 DIRECTIONS = 16
 
 
@@ -200,10 +200,12 @@ def _stamp_red_cells(eosin: Plane, covered: NDArray[np.bool_], rng: np.random.Ge
 def _scan(haematoxylin: Plane, eosin: Plane, look: Look, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Beer-Lambert, then light, gamma, focus and noise."""
     channels = [
-        np.power(light * np.exp(-(h * haematoxylin + e * eosin)), gamma)
+        Image.fromarray((255 * np.power(light * np.exp(-(h * haematoxylin + e * eosin)), gamma) + 0.5).astype(np.uint8))
         for h, e, light, gamma in zip(look.haematoxylin, look.eosin, look.light, look.gamma, strict=True)
     ]
-    picture = Image.fromarray(np.clip(np.stack(channels, axis=-1) * 255, 0, 255).astype(np.uint8))
-    sharp = np.asarray(picture.filter(ImageFilter.GaussianBlur(look.blur_px)), np.float32)
-    grain = rng.standard_normal((*haematoxylin.shape, 1), dtype=np.float32) * np.float32(look.noise)
-    return np.clip(sharp + grain + 0.5, 0, 255).astype(np.uint8)
+    grain = np.rint(rng.standard_normal(eosin.shape, dtype=np.float32) * np.float32(look.noise)).astype(np.int16)
+    picture = np.empty((*eosin.shape, 3), np.uint8)
+    for index, channel in enumerate(channels):
+        sharp = np.asarray(channel.filter(ImageFilter.GaussianBlur(look.blur_px)), np.int16)
+        picture[..., index] = np.clip(sharp + grain, 0, 255)
+    return picture
