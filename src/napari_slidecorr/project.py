@@ -216,56 +216,6 @@ def _closed(events: Iterator[Event]) -> Iterator[Iterator[Event]]:
             events.close()
 
 
-def _stored(self, path: Path) -> str:
-        return path.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else str(path)
-
-    def _forget(self, slide_id: str) -> None:
-        if opened := self._open.pop(slide_id, None):
-            opened.close()
-
-    def _regions_path(self, slide_id: str) -> Path:
-        return self.folder / "regions" / f"{slide_id}.geojson"
-
-    def _add_classes(self, names: Sequence[str], colors: Mapping[str, Color]) -> None:
-        if new := [name for name in names if name not in self._colors and name != IGNORE]:
-            self.set_classes([*self.classes, *new], {name: colors[name] for name in new if name in colors})
-
-    def _put_aside(self, path: Path) -> None:
-        """Move what no longer counts to ``removed``, under a number of its own."""
-        if not path.exists():
-            return
-        folder = self.folder / "removed" / path.parent.name
-        make_folder(folder)
-        number = 1 + sum(1 for _ in folder.iterdir())
-        target = next(t for n in range(number, 100_000) if not (t := folder / f"{n}-{path.name}").exists())
-        try:
-            shutil.move(path, target)
-        except OSError as error:
-            raise write_error(target, error) from error
-
-    def _run_folder(self, config: TrainConfig, name: str | None, *, resume: bool) -> Path:
-        runs = self.folder / "runs"
-        if name is not None and name != safe_name(name):
-            raise ProjectError(f"A run cannot be named {name!r}; {safe_name(name)!r} would do.")
-        if resume:
-            stopped = [run for run in runs.glob(name or "*") if run.is_dir() and not (run / MODEL_FILE).exists()]
-            if not stopped:
-                raise ProjectError(f"{name or 'No run'}: nothing to resume in {runs}; start a new run.")
-            return max(stopped, key=lambda run: run.stat().st_mtime_ns)
-        if name is not None and (runs / name).exists():
-            raise ProjectError(f"{name}: there is a run of that name; choose another name, or resume it.")
-        start = safe_name(f"{config.objective.kind}-{config.backbone}")
-        number = next(n for n in range(1, 100_000) if not (runs / f"{start}-{n:03d}").exists())
-        return runs / (name or f"{start}-{number:03d}")
-
-    def _run(self, run: Path | None) -> Path:
-        if run is not None:
-            return run.parent if run.name == MODEL_FILE else run
-        if not (finished := self.runs()):
-            raise ProjectError(f"{self.folder.name}: there is no trained model yet; train one first.")
-        return finished[-1]
-
-
 def _stored(events: Iterator[Event], writer: MapWriter, slide_id: str) -> Iterator[Event]:
     """Put each block on the disk before passing it on; the inner end is left out, the map on the disk is the result."""
     for event in events:

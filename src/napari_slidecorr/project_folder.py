@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -235,10 +236,7 @@ class ProjectFolder:
         path = Path(path)
         found = io.read_regions(path)
         old = self.regions(slide_id)
-        there = {region.uid: region for region in old}
-        named = [region.reclassed(tidy_name(region.class_name)) for region in found.regions]
-        new = [region for region in named if there.get(region.uid) != region]
-        fresh = RegionSet(tuple(Region(r.class_name, r.polygon) if r.uid in there else r for r in new))
+        fresh = _not_in(old, [region.reclassed(tidy_name(region.class_name)) for region in found.regions])
         skipped = dict(found.skipped)
         if known := len(found.regions) - len(fresh):
             skipped["A region that is in the project already was left out."] = known
@@ -284,9 +282,21 @@ class ProjectFolder:
             return
         folder = self.folder / "removed" / path.parent.name
         make_folder(folder)
-        number = 1 + sum(1 for _ in folder.iterdir())
-        target = next(t for n in range(number, 100_000) if not (t := folder / f"{n}-{path.name}").exists())
+        target = next(t for n in range(1, 100_000) if not (t := folder / f"{n}-{path.name}").exists())
         try:
             shutil.move(path, target)
         except OSError as error:
             raise write_error(target, error) from error
+
+
+def _not_in(old: RegionSet, found: Sequence[Region]) -> RegionSet:
+    """The regions that are new; one that has the uid of another gets its own, the same at each import."""
+    there = {region.uid: region for region in old}
+    new = []
+    for region in found:
+        if (known := there.get(region.uid)) and known != region:
+            content = f"{region.uid} {region.class_name} {region.polygon.wkt}"
+            region = replace(region, uid=str(uuid.uuid5(uuid.NAMESPACE_OID, content)))  # noqa: PLW2901
+        if region.uid not in there:
+            new.append(region)
+    return RegionSet(tuple(new))
