@@ -125,7 +125,7 @@ def regions_import(
 ) -> None:
     """Add the regions of a file to a slide: the one of the same name, unless --slide says which."""
     project = _open(folder)
-    slide_id = _known(project, slide) if slide else _slide_named_like(project, file)
+    slide_id = slide or _slide_named_like(project, file)
     found = project.import_regions(slide_id, file)
     counts = {name: len(found.regions.of_class(name)) for name in found.regions.classes}
     unclassed = len(found.regions.of_class(""))
@@ -177,7 +177,7 @@ def predict(
     from napari_slidecorr.events import Predicted
 
     project = _open(folder)
-    slide_ids = [_known(project, one) for one in slide] if slide else [one.id for one in project.cohort]
+    slide_ids = slide or [one.id for one in project.cohort]
     with shown(project.predict(slide_ids, _run_named(project, run), config), quiet=json) as events:
         maps = [_map_facts(event) for event in events if isinstance(event, Predicted)]
     text = "\n".join(f"{one['slide']}  {_percentages(one['score'])}  {one['map']}" for one in maps)
@@ -227,25 +227,16 @@ def _open(folder: Path) -> Project:
     return Project.open(folder)
 
 
-def _known(project: Project, slide_id: str) -> str:
-    """Give the id back if the project has it."""
-    ids = [slide.id for slide in project.cohort]
-    if slide_id not in ids:
-        raise CohortError(f"The project has no slide {slide_id!r}; it has {', '.join(ids) or 'none yet'}.")
-    return slide_id
-
-
 def _slide_named_like(project: Project, file: Path) -> str:
+    """Give the id of the one slide whose file has the same name, suffixes left out (``a.svs``, ``a.geojson``)."""
     from napari_slidecorr.io import stem
 
     name = stem(file.with_suffix(""))
-    ids = [slide.id for slide in project.cohort]
-    if name not in ids:
-        raise CohortError(
-            f"{file.name}: no slide of the project is called {name!r}; say which with --slide (there are "
-            f"{', '.join(ids) or 'none yet'})."
-        )
-    return name
+    found = [slide.id for slide in project.cohort if name in (slide.id, stem(Path(slide.path)))]
+    if len(found) != 1:
+        ids = ", ".join(slide.id for slide in project.cohort) or "none yet"
+        raise CohortError(f"{file.name}: {len(found)} slides are called {name!r}; say which with --slide ({ids}).")
+    return found[0]
 
 
 def _run_named(project: Project, name: str | None) -> Path | None:
@@ -259,13 +250,13 @@ def _run_named(project: Project, name: str | None) -> Path | None:
 
 
 def _newest_map(project: Project, slide: str | None) -> Path:
-    slide_ids = [_known(project, slide)] if slide else [one.id for one in project.cohort if project.maps(one.id)]
+    slide_ids = [slide] if slide else [one.id for one in project.cohort if project.maps(one.id)]
     if len(slide_ids) > 1:
         raise MapError(f"{len(slide_ids)} slides have maps; say which with --slide ({', '.join(slide_ids)}).")
     maps = project.maps(slide_ids[0]) if slide_ids else []
     if not maps:
         raise MapError(f"{project.folder}: there is no map to export yet; make one with slidecorr predict.")
-    return max(maps, key=lambda path: path.stat().st_mtime)
+    return maps[-1]
 
 
 def _map_facts(event: Any) -> dict[str, Any]:
@@ -274,7 +265,7 @@ def _map_facts(event: Any) -> dict[str, Any]:
         "slide": prediction.slide_id,
         "map": event.path,
         "model": prediction.model_id,
-        "score": prediction.slide_score(),
+        "score": prediction.slide_score() if prediction.predicted.any() else None,
         "area_mm2": prediction.area_mm2(),
         "cells": int(prediction.predicted.sum()),
     }
@@ -285,5 +276,5 @@ def _curve_point(epoch: Any) -> dict[str, Any]:
     return {name: getattr(epoch, name) for name in names}
 
 
-def _percentages(score: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.1%}" for name, value in score.items())
+def _percentages(score: dict[str, float] | None) -> str:
+    return ", ".join(f"{name} {value:.1%}" for name, value in score.items()) if score else "no tissue found"

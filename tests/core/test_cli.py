@@ -1,0 +1,266 @@
+"""The command line as a user has it: real files, real commands, in one process unless a signal is needed."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from napari_slidecorr.cli import app
+from napari_slidecorr.cli_output import print_result, told_in_one_sentence
+from napari_slidecorr.io import read_map, write_regions
+from napari_slidecorr.regions import RegionSet
+from napari_slidecorr.sample_data import make_cohort
+
+QUICK = ["--backbone", "resnet18", "--weights", "random", "--size-px", "32", "--seed", "1", "--device", "cpu"]
+
+
+def call(*arguments):
+    """Run a command that must succeed and give what it printed."""
+    outcome = CliRunner().invoke(app, [str(one) for one in arguments], catch_exceptions=False)
+    assert outcome.exit_code == 0, outcome.output
+    return outcome.stdout
+
+
+def call_json(*arguments):
+    return json.loads(call(*arguments, "--json"))
+
+
+def fails(*arguments):
+    """Run a command that must refuse its input: exit code 2, nothing on stdout, one line on stderr, no traceback."""
+    outcome = CliRunner().invoke(app, [str(one) for one in arguments], catch_exceptions=False)
+    assert (outcome.exit_code, outcome.stdout) == (2, "")
+    assert outcome.stderr.startswith("slidecorr: ")
+    (line,) = outcome.stderr.splitlines()
+    return line
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    """Four small slides, and beside each a GeoJSON file of the same name with its drawn regions."""
+    folder = tmp_path_factory.mktemp("slides")
+    *_, made = make_cohort(folder, slides=4, size_px=512)
+    for slide in made.result:
+        write_regions(slide.path.with_suffix(".geojson"), slide.regions)
+    return made.result
+
+
+@pytest.fixture
+def project(tmp_path, cohort):
+    """A project with the slides and regions of the cohort, made on the command line."""
+    folder = tmp_path / "study"
+    call("new", folder, "--class", "tumour")
+    call("add", folder, *(slide.path for slide in cohort))
+    for slide in cohort:
+        call("regions", "import", folder, slide.path.with_suffix(".geojson"))
+    return folder
+
+
+def test_new_says_what_comes_next(tmp_path):
+    assert "slidecorr add" in call("new", tmp_path / "a", "--class", "tumour", "--class", "stroma")
+    facts = call_json("info", tmp_path / "a")
+    assert (facts["kind"], facts["classes"], facts["slides"]) == ("project", ["tumour", "stroma"], [])
+
+
+def test_slides_are_added_with_group_and_mpp(tmp_path, cohort):
+    call("new", tmp_path / "a")
+    told = call_json("add", tmp_path / "a", *(s.path for s in cohort[:2]), "--group", "patient 1", "--mpp", 0.3)
+    assert [slide["id"] for slide in told["slides"]] == [slide.id for slide in cohort[:2]]
+    for slide in call_json("info", tmp_path / "a")["slides"]:
+        assert (slide["group"], slide["mpp"]) == ("patient 1", [0.3, 0.3])
+
+
+def test_regions_go_to_the_slide_of_the_same_name(project, cohort):
+    slides = call_json("info", project)["slides"]
+    for told, slide in zip(slides, cohort, strict=True):
+        counts = {name: facts["regions"] for name, facts in told["regions"].items()}
+        assert counts == {name: len(slide.regions.of_class(name)) for name in slide.regions.classes}
+        assert counts
+
+
+def test_regions_go_where_one_says(tmp_path, project, cohort):
+    other = tmp_path / "somewhere else.geojson"
+    write_regions(other, RegionSet(tuple(cohort[0].regions)[:1]))
+    assert cohort[0].id in (line := fails("regions", "import", project, other))
+    assert "somewhere else" in line
+    assert "--slide" in line
+    told = call_json("regions", "import", project, other, "--slide", cohort[1].id)
+    assert (told["slide"], sum(told["regions"].values())) == (cohort[1].id, 1)
+
+
+def test_info_of_a_slide(cohort):
+    facts = call_json("info", cohort[0].path)
+    assert (facts["kind"], facts["shape"], facts["mpp"]) == ("slide", [512, 512], pytest.approx([0.5, 0.5], rel=1e-3))
+    assert facts["levels"][0]["downsample"] == [1, 1]
+    assert "512 x 512" in call("info", cohort[0].path)
+
+
+def test_info_of_regions(cohort):
+    facts = call_json("info", cohort[0].path.with_suffix(".geojson"))
+    assert (facts["kind"], facts["regions"]) == ("regions", len(cohort[0].regions))
+    assert set(facts["classes"]) == set(cohort[0].regions.classes)
+
+
+@pytest.mark.slow
+def test_from_regions_to_an_exported_map(tmp_path, project, cohort):
+    run = call_json("train", project, *QUICK, "--epochs", 2, "--name", "first", "--beta", 0.1)
+    assert [epoch["epoch"] for epoch in run["epochs"]] in ([0, 1], [1, 2])
+    model = call_json("info", run["model"])
+    assert (model["kind"], model["objective"]) == ("model", {"kind": "scr", "beta": 0.1})
+
+    (made,) = call_json("predict", project, "--slide", cohort[0].id, "--run", "first", "--device", "cpu")["maps"]
+    assert sum(made["score"].values()) == pytest.approx(1)
+    assert call_json("info", made["map"])["cells"]["predicted"] == made["cells"] > 0
+
+    zarr, geojson = tmp_path / "out.ome.zarr", tmp_path / "out.geojson"
+    call("export", project, zarr)
+    call("export", made["map"], geojson)
+    assert (read_map(zarr).probabilities == read_map(made["map"]).probabilities).sum() == made["cells"] * 3
+    found = json.loads(geojson.read_text())["features"]
+    assert {feature["properties"]["classification"]["name"] for feature in found} <= set(model["classes"])
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_in_order_and_the_run_can_be_resumed(project):
+    command = [sys.executable, "-c", "from napari_slidecorr.cli import main; main()"]
+    arguments = ["train", str(project), *QUICK, "--name", "long", "--epochs", "500"]
+    child = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    told = []
+    for line in child.stderr:
+        told.append(line)
+        if line.startswith("epoch"):
+            child.send_signal(signal.SIGINT)
+            break
+    out, rest = child.communicate(timeout=60)
+    assert (child.returncode, out) == (130, ""), told
+    assert rest.splitlines()[-1].startswith("slidecorr: Stopped")
+    assert "Traceback" not in rest
+    assert not list(project.rglob("*.part"))
+    # It goes on with the settings it was started with, so a different number of epochs is refused or obeyed, never mixed.
+    assert (project / "runs" / "long").is_dir()
+    assert not (project / "runs" / "long" / "model.json").exists()
+
+
+BAD_SLIDES = {
+    "not a slide": ("notes.svs", b"these are notes, not a slide"),
+    "empty": ("empty.svs", b""),
+    "LFS pointer": ("pointer.svs", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"),
+    "unknown kind": ("slide.docx", b"PK"),
+    "truncated": ("cut.tif", None),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_SLIDES)
+@pytest.mark.parametrize("command", ["info", "add"])
+def test_a_bad_slide_is_named(tmp_path, cohort, kind, command):
+    name, content = BAD_SLIDES[kind]
+    path = tmp_path / name
+    path.write_bytes(cohort[0].path.read_bytes()[:5000] if content is None else content)
+    call("new", tmp_path / "study")
+    before = (tmp_path / "study" / "project.json").read_bytes()
+    line = fails(command, path) if command == "info" else fails(command, tmp_path / "study", path)
+    assert name in line
+    assert (tmp_path / "study" / "project.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["info", "{tmp}/nothing.svs"], id="info"),
+        pytest.param(["add", "{tmp}/nothing", "{slide}"], id="add"),
+        pytest.param(["train", "{tmp}/nothing"], id="train"),
+        pytest.param(["predict", "{tmp}/nothing"], id="predict"),
+        pytest.param(["export", "{tmp}/nothing", "{tmp}/out.geojson"], id="export"),
+        pytest.param(["regions", "import", "{tmp}/nothing", "{slide}"], id="regions import"),
+    ],
+)
+def test_what_is_not_there_is_named(tmp_path, cohort, arguments):
+    assert "nothing" in fails(*(part.format(tmp=tmp_path, slide=cohort[0].path) for part in arguments))
+
+
+def test_training_needs_regions(tmp_path, cohort):
+    call("new", tmp_path / "study")
+    call("add", tmp_path / "study", *(slide.path for slide in cohort))
+    assert "region" in fails("train", tmp_path / "study", *QUICK)
+    assert not (tmp_path / "study" / "runs").exists()
+
+
+def test_training_needs_each_class_on_two_slides(tmp_path, cohort):
+    call("new", tmp_path / "study")
+    call("add", tmp_path / "study", *(slide.path for slide in cohort[:2]))
+    call("regions", "import", tmp_path / "study", cohort[0].path.with_suffix(".geojson"))
+    line = fails("train", tmp_path / "study", *QUICK)
+    assert cohort[0].id in line
+    assert "second" in line
+
+
+def test_training_needs_the_pixel_size_it_is_told_to_use(tmp_path, shared_data):
+    slide = shared_data / "slides" / "TCGA-CR-7395-01A-01-TS1.svs"
+    call("new", tmp_path / "study")
+    call("add", tmp_path / "study", slide)
+    regions = os.path.join(os.path.dirname(__file__), "..", "data", "TCGA-CR-7395-01A-01-TS1.geojson")  # noqa: PTH118, PTH120
+    call("regions", "import", tmp_path / "study", regions)
+    assert "mpp" in fails("train", tmp_path / "study", *QUICK)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        pytest.param(["train", "--objective", "ce", "--beta", "0.2"], ["--beta", "ce"], id="beta without scr"),
+        pytest.param(["train", "--epochs", "0"], ["epochs", "0", "at least 1"], id="no epoch"),
+        pytest.param(["train", "--name", "../x"], ["../x"], id="a run outside"),
+        pytest.param(["train", "--resume"], ["resume"], id="nothing to resume"),
+        pytest.param(["predict", "--run", "best"], ["best", "none yet"], id="no such run"),
+        pytest.param(["predict"], ["train"], id="no run at all"),
+        pytest.param(["predict", "--overlap", "1"], ["overlap", "below 1"], id="overlap of 1"),
+        pytest.param(["export", "out.geojson"], ["no map", "predict"], id="no map"),
+        pytest.param(["export", "out.geojson", "--slide", "x"], ["'x'"], id="no such slide"),
+    ],
+)
+def test_a_mistake_is_told(project, arguments, words):
+    command, *rest = arguments
+    line = fails(command, project, *rest)
+    for word in words:
+        assert word in line
+
+
+def test_a_project_is_not_made_twice(project):
+    assert "already" in fails("new", project)
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    assert "file" in fails("new", tmp_path / "file" / "study")
+
+
+def outcome_of(error):
+    little = typer.Typer()
+
+    @little.command()
+    @told_in_one_sentence
+    def command() -> None:
+        raise error
+
+    return CliRunner().invoke(little, [])
+
+
+def test_a_full_disk_is_told():
+    outcome = outcome_of(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/model.safetensors"))
+    assert outcome.exit_code == 2
+    assert outcome.stderr.startswith("slidecorr: /data/model.safetensors: No space left")
+
+
+def test_a_bug_keeps_its_traceback():
+    bug = ZeroDivisionError("division by zero")
+    outcome = outcome_of(bug)
+    assert (outcome.exit_code, outcome.exception) == (1, bug)
+
+
+def test_json_has_no_nan(capsys):
+    print_result({"auc": float("nan"), "loss": [1.5, float("inf")]}, "text", json=True)
+    assert json.loads(capsys.readouterr().out) == {"auc": None, "loss": [1.5, None]}
