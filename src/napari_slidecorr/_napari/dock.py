@@ -15,6 +15,9 @@ from napari_slidecorr._napari.job import session_of, watch_closing
 from napari_slidecorr.errors import SlideCorrError
 from napari_slidecorr.session import sentence
 
+ERROR_COLOR = "#e5484d"
+"""Readable on the dark and on the light theme."""
+
 
 class MessageLine(QLabel):
     """The last thing the user was told; stays until something else is, can be selected and copied."""
@@ -31,7 +34,7 @@ class MessageLine(QLabel):
         """Show a sentence; an empty one hides the line."""
         self.setText(text)
         self.setProperty("error", is_error)
-        self.setStyleSheet("color: #e5484d; font-weight: bold;" if is_error else "")
+        self.setStyleSheet(f"color: {ERROR_COLOR}; font-weight: bold;" if is_error else "")
         self.setVisible(bool(text))
 
 

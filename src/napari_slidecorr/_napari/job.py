@@ -16,7 +16,7 @@ from contextlib import closing
 from typing import Any
 
 from psygnal import EmitLoopError
-from qtpy.QtCore import QCoreApplication, QEvent, QObject, Signal, Slot
+from qtpy.QtCore import QCoreApplication, QObject, Signal, Slot
 from qtpy.QtWidgets import QWidget
 
 from napari_slidecorr.errors import SlideCorrError
@@ -111,25 +111,6 @@ def _cause(error: BaseException) -> BaseException:
     return error.__cause__ if isinstance(error, EmitLoopError) and error.__cause__ is not None else error
 
 
-class _ClosingWatch(QObject):
-    """Ends a session's job when its window goes, while the docks in it still live."""
-
-    def __init__(self, window: QWidget, session: Session) -> None:
-        super().__init__(window)
-        self._session = session
-        window.installEventFilter(self)
-        QCoreApplication.instance().aboutToQuit.connect(self._close)
-
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """See the window off; the event itself goes on."""
-        if event.type() == QEvent.Type.DeferredDelete:
-            self._close()
-        return bool(super().eventFilter(watched, event))
-
-    def _close(self) -> None:
-        self._session.close()
-
-
 _sessions: dict[int, Session] = {}
 
 
@@ -147,6 +128,20 @@ def _forget(key: int) -> None:
 
 
 def watch_closing(window: QWidget, session: Session) -> None:
-    """Cancel and await the session's job when the window is closed or the application quits; once a window."""
-    if not window.findChildren(_ClosingWatch):
-        _ClosingWatch(window, session)
+    """Cancel and await the session's job when the window goes, or the application quits; asked once or often."""
+    if _first_time(window):
+        window.destroyed.connect(lambda: session.close())  # noqa: PLW0108 - it passes the window
+    application = QCoreApplication.instance()
+    if _first_time(application):
+        application.aboutToQuit.connect(_close_all)
+
+
+def _first_time(watched: QObject) -> bool:
+    marked = watched.property("slidecorr_watched")
+    watched.setProperty("slidecorr_watched", True)
+    return not marked
+
+
+def _close_all() -> None:
+    for session in list(_sessions.values()):
+        session.close()

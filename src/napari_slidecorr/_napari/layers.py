@@ -170,12 +170,12 @@ def _regions_from(points: Points, kind: str, known: _Drawn | None, uid: str, nam
 
 def _polygons(points: Points, kind: str, known: _Drawn | None) -> list[Polygon]:
     """Give the simple polygons of a shape, the largest first."""
-    if kind in ("line", "path") or len(np.unique(points, axis=0)) < 3:  # noqa: PLR2004 - a polygon's corners
+    if kind in ("line", "path") or len(np.unique(points, axis=0)) < 3:
         return []
     if kind == "ellipse":
         points = _ellipse(points)
     outer, *holes = _rings(points, known)
-    parts = valid_polygons(Polygon(outer, [hole for hole in holes if len(hole) > 3]))  # noqa: PLR2004 - closed
+    parts = valid_polygons(Polygon(outer, [hole for hole in holes if len(hole) > 3]))
     return sorted(parts, key=lambda part: -part.area)
 
 
