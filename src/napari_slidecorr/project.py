@@ -20,6 +20,7 @@ from napari_slidecorr.cohort import split_by_group
 from napari_slidecorr.config import PatchConfig, PredictConfig, TrainConfig
 from napari_slidecorr.errors import ProjectError
 from napari_slidecorr.events import BlockDone, Event, MapBegun, Notice, Predicted
+from napari_slidecorr.geometry import Box
 from napari_slidecorr.model_spec import ModelSpec
 from napari_slidecorr.patches import PatchSource, PatchTable, check_trainable, cut_patches
 from napari_slidecorr.project_file import safe_name
@@ -105,7 +106,12 @@ class Project(ProjectFolder):
         )
 
     def predict(
-        self, slide_ids: Sequence[str], run: Path | None = None, config: PredictConfig | None = None
+        self,
+        slide_ids: Sequence[str],
+        run: Path | None = None,
+        config: PredictConfig | None = None,
+        *,
+        first_box: Box | None = None,
     ) -> Iterator[Event]:
         """Predict slides with the model of a run; a map that was begun goes on, one that is whole is read.
 
@@ -113,6 +119,8 @@ class Project(ProjectFolder):
         ----------
         run : Path, optional
             A run's folder or its ``model.json``; the newest run when left out.
+        first_box : Box, optional
+            Level-0 pixels of the first slide, such as what is on the screen: predicted first.
 
         Returns
         -------
@@ -133,7 +141,7 @@ class Project(ProjectFolder):
         slides = [self.slide(slide_id) for slide_id in slide_ids]
         for slide in slides:
             spec.geometry.footprint_px(slide.mpp, slide.id)
-        return self._predict(slides, folder, config or PredictConfig())
+        return self._predict(slides, folder, config or PredictConfig(), first_box)
 
     def maps(self, slide_id: str) -> list[Path]:
         """The finished maps of a slide, from the oldest to the newest."""
@@ -164,7 +172,9 @@ class Project(ProjectFolder):
             name += "-all"
         return self.folder / "maps" / slide_id / f"{name}.ome.zarr"
 
-    def _predict(self, slides: Sequence[Slide], run: Path, config: PredictConfig) -> Iterator[Event]:
+    def _predict(
+        self, slides: Sequence[Slide], run: Path, config: PredictConfig, first_box: Box | None
+    ) -> Iterator[Event]:
         from napari_slidecorr.io.map_zarr import MapWriter
         from napari_slidecorr.learning.inference import predict, prediction_grid
         from napari_slidecorr.learning.models import load_model
@@ -172,16 +182,16 @@ class Project(ProjectFolder):
         model, spec = load_model(run)
         for slide in slides:
             path = self.map_path(slide.id, spec.id, config)
-            grid = prediction_grid(slide, spec, config)
-            with MapWriter(
-                path, spec.classes, grid, slide.id, spec.id, config.block_cells, colors=self.colors
-            ) as writer:
+            about = spec.classes, prediction_grid(slide, spec, config), slide.id, spec.id
+            with MapWriter(path, *about, config.block_cells, colors=self.colors) as writer:
                 yield MapBegun(phase=f"Predict {slide.id}", begun=writer.read(), path=path)
                 if blocks := writer.missing_blocks():
-                    with _closed(predict(slide, model, spec, config, blocks=blocks)) as events:
+                    work = predict(slide, model, spec, config, blocks=blocks, first_box=first_box)
+                    with _closed(work) as events:
                         yield from _stored(events, writer, slide.id)
                 writer.complete()
                 yield Predicted(phase=f"{slide.id} predicted", result=writer.read(), path=path)
+            first_box = None
 
     def _run_folder(self, config: TrainConfig, name: str | None, *, resume: bool) -> Path:
         runs = self.folder / "runs"
