@@ -213,8 +213,8 @@ def test_training_needs_the_pixel_size_it_is_told_to_use(tmp_path, shared_data):
     [
         pytest.param(["train", "--objective", "ce", "--beta", "0.2"], ["--beta", "ce"], id="beta without scr"),
         pytest.param(["train", "--epochs", "0"], ["epochs", "0", "at least 1"], id="no epoch"),
-        pytest.param(["train", "--name", "../x"], ["../x"], id="a run outside"),
-        pytest.param(["train", "--resume"], ["resume"], id="nothing to resume"),
+        pytest.param(["train", *QUICK, "--name", "../x"], ["../x"], id="a run outside"),
+        pytest.param(["train", *QUICK, "--resume"], ["resume"], id="nothing to resume"),
         pytest.param(["predict", "--run", "best"], ["best", "none yet"], id="no such run"),
         pytest.param(["predict"], ["train"], id="no run at all"),
         pytest.param(["predict", "--overlap", "1"], ["overlap", "below 1"], id="overlap of 1"),
