@@ -59,7 +59,7 @@ class TiffSource:
         self._file.state.check(path)
         with _parsed(path) as tif:
             series = _choose_series(path, tif)
-            self._indexes = [_index(path, level) for level in _rgb_levels(path, series)]
+            self._indexes = [_index(path, level) for level in _rgb_levels(path, tif, series)]
             self.mpp, self.mpp_source = tiff_facts.pixel_size(tif, series)
             self.properties = tiff_facts.properties(tif, series)
         for index in self._indexes:
@@ -141,13 +141,15 @@ def _choose_series(path: Path, tif: tifffile.TiffFile) -> tifffile.TiffPageSerie
     return max(series, key=lambda s: s.size) if tif.is_scn else series[0]
 
 
-def _rgb_levels(path: Path, series: tifffile.TiffPageSeries) -> list[Any]:
+def _rgb_levels(path: Path, tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> list[Any]:
     """Give the pages of the pyramid, all of them RGB of 8 bits."""
     if 0 in series.shape or not series.shape:
         raise SlideError(f"{path.name}: the image is empty, its shape is {series.shape}.")
     pages: list[Any] = []
     for level in series.levels:
         page = level.pages[0]
+        if page is None or page.parent is not tif:
+            raise SlideError(f"{path.name}: its pixels are in another file of the same OME-TIFF set; open that file.")
         _check_rgb(path, level, page.keyframe)
         if not pages or level.size < pages[-1].keyframe.size:
             pages.append(page)
