@@ -43,7 +43,7 @@ def as_text(facts: Mapping[str, Any], indent: str = "") -> str:
         if isinstance(value, Mapping) and value:
             lines += [label, as_text(value, indent + "  ")]
         elif isinstance(value, list) and value and isinstance(value[0], Mapping):
-            lines += [label, *(as_text(part, indent + "  ") for part in value)]
+            lines += [label, *(f"{indent}- {as_text(part, indent + '  ').lstrip()}" for part in value)]
         else:
             lines.append(f"{label} {_plain(value)}")
     return "\n".join(lines)

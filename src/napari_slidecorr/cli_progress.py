@@ -61,7 +61,9 @@ def _display(stack: ExitStack, *, quiet: bool) -> _Display:
     )
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return _Bars(stack.enter_context(Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))))
+    return _Bars(
+        stack.enter_context(Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True))
+    )
 
 
 class _Warnings:
@@ -82,7 +84,7 @@ class _Lines:
         if isinstance(event, Notice | EpochDone):
             _print(sentence(event))
         elif event.phase != self._phase or now - self._printed > LINE_SECONDS:
-            _print(f"{event.phase} {event.done}/{event.total}" if event.total else event.phase)
+            _print(f"{event.phase} {event.done}/{event.total}" if event.total > 1 else event.phase)
         else:
             return
         self._phase, self._printed = event.phase, now
@@ -99,12 +101,13 @@ class _Bars:
     def show(self, event: Event) -> None:
         if isinstance(event, Notice | EpochDone):
             self._progress.console.print(sentence(event), markup=False, highlight=False)
-        if isinstance(event, Notice) or not event.total:
+            return
+        if not event.total:
             return
         if self._task is None or event.phase != self._phase:
             if self._task is not None:
                 self._progress.remove_task(self._task)
-            self._phase, self._task = event.phase, self._progress.add_task(event.phase)
+            self._phase, self._task = event.phase, self._progress.add_task(event.phase, total=event.total)
         self._progress.update(self._task, completed=event.done, total=event.total)
 
 
@@ -113,7 +116,7 @@ def sentence(event: Notice | EpochDone) -> str:
     if isinstance(event, Notice):
         return f"Warning: {event.message}" if event.warning else event.message
     return (
-        f"epoch {event.epoch}: loss {event.loss:.4f}, training AUC {event.train_auc:.3f}, held-out AUC "
+        f"Epoch {event.epoch + 1}: loss {event.loss:.4f}, training AUC {event.train_auc:.3f}, held-out AUC "
         f"{event.validation_auc:.3f}, held-out accuracy {event.validation_accuracy:.3f} ({event.seconds:.1f} s)"
     )
 

@@ -133,7 +133,7 @@ def test_ctrl_c_stops_in_order_and_the_run_can_be_resumed(project):
     told = []
     for line in child.stderr:
         told.append(line)
-        if line.startswith("epoch"):
+        if line.startswith("Epoch 1:"):
             child.send_signal(signal.SIGINT)
             break
     out, rest = child.communicate(timeout=60)
