@@ -35,7 +35,7 @@ def flip_rotate(patches: NDArray[np.uint8], rng: np.random.Generator) -> NDArray
 
 def _oriented(patch: NDArray[np.uint8], view: int) -> NDArray[np.uint8]:
     turned = np.rot90(patch, view % 4)
-    return turned[:, ::-1] if view >= 4 else turned  # noqa: PLR2004
+    return turned[:, ::-1] if view >= 4 else turned
 
 
 def colour_jitter(patches: Tensor, rng: np.random.Generator) -> Tensor:
@@ -84,6 +84,6 @@ def _with_hue_times(rgb: Tensor, factor: Tensor) -> Tensor:
 def _value_chroma_hue(rgb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     value, brightest = rgb.max(dim=-1, keepdim=True)
     chroma = value - rgb.amin(dim=-1, keepdim=True)
-    r, g, b = rgb.split(1, dim=-1)
+    r, g, b = rgb[..., 0:1], rgb[..., 1:2], rgb[..., 2:3]
     sector = torch.cat([g - b, b - r, r - g], dim=-1).gather(-1, brightest) / chroma.clamp(min=1e-6)
     return value, chroma, sector + torch.tensor((0.0, 2.0, -2.0), device=rgb.device)[brightest]

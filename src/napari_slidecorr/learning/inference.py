@@ -16,7 +16,7 @@ from napari_slidecorr.errors import MapError, ModelError, SlideError
 from napari_slidecorr.events import BlockDone, Event, Notice, Predicted
 from napari_slidecorr.geometry import Box, Grid
 from napari_slidecorr.learning.loading import Patches, read_ahead, stack
-from napari_slidecorr.learning.models import PatchClassifier, choose_device, describe_device
+from napari_slidecorr.learning.models import PatchClassifier, choose_device, classify, describe_device
 from napari_slidecorr.model_spec import ModelSpec
 from napari_slidecorr.prediction_map import PredictionMap
 from napari_slidecorr.slide import Slide
@@ -137,7 +137,7 @@ def _predict(job: _Job, blocks: Sequence[Block]) -> Generator[Event, None, None]
     yield Notice(phase="Preparing", message=f"Predicting on {describe_device(job.device)}.")
     cells = yield from _find_cells(job, blocks)
     total = sum(map(len, cells))
-    if not total:
+    if not total and _covers(blocks, job.grid):
         yield Notice(phase="Preparing", message=f"{job.slide.id}: no tissue was found.", warning=True)
     out = PredictionMap.empty(job.spec.classes, job.grid, job.slide.id, job.spec.id)
     pieces = list(chain.from_iterable(_pieces(b, c, job.config.batch_size) for b, c in zip(blocks, cells, strict=True)))
@@ -147,6 +147,11 @@ def _predict(job: _Job, blocks: Sequence[Block]) -> Generator[Event, None, None]
     if damage.count:
         yield Notice(phase="Predicting", message=damage.message(), warning=True)
     yield Predicted(phase="Predicted", done=total, total=total, result=out)
+
+
+def _covers(blocks: Sequence[Block], grid: Grid) -> bool:
+    cells: int = sum((rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in blocks)
+    return cells == grid.shape[0] * grid.shape[1]
 
 
 def _find_cells(job: _Job, blocks: Sequence[Block]) -> Generator[Event, None, list[list[Cell]]]:
@@ -223,21 +228,3 @@ def _fill(job: _Job, piece: _Piece, found: Sequence[Patches | SlideError], proba
     rows, columns = np.asarray([cell for cell, _ in pairs]).T
     patches = stack([patch for _, patch in pairs], job.spec.geometry.size_px)
     probabilities[:, rows, columns] = classify(job.model, patches).T
-
-
-def classify(model: PatchClassifier, patches: Patches) -> NDArray[np.float32]:
-    """Give the class probabilities of patches.
-
-    Parameters
-    ----------
-    model : PatchClassifier
-        In evaluation mode.
-    patches : ndarray, shape (N, S, S, 3), uint8
-
-    Returns
-    -------
-    ndarray, shape (N, K), float32
-    """
-    with torch.inference_mode():
-        logits = model(model.prepare(torch.from_numpy(patches))).logits
-        return torch.softmax(logits, dim=1).cpu().numpy()

@@ -28,14 +28,14 @@ def default_workers() -> int:
 
 
 def read_ahead(
-    batches: Iterable[Sequence[ItemT]], read: Callable[[ItemT], ReadT], *, workers: int | None = None
+    batches: Iterable[Iterable[ItemT]], read: Callable[[ItemT], ReadT], *, workers: int | None = None
 ) -> Generator[list[ReadT], None, None]:
     """Read batches in threads, at most two beyond the one that was handed out.
 
     Parameters
     ----------
-    batches : iterable of sequences
-        What to read; an empty sequence gives an empty list.
+    batches : iterable of iterables
+        What to read; an empty one gives an empty list.
     read : callable
         Reads one item; called in several threads at once.
     workers : int, optional
@@ -60,7 +60,7 @@ def read_ahead(
     waiting: deque[list[Future[ReadT]]] = deque()
 
     def top_up() -> None:
-        for batch in islice(source, AHEAD + 1 - len(waiting)):
+        for batch in islice(source, AHEAD - len(waiting)):
             waiting.append([pool.submit(read, item) for item in batch])
 
     try:

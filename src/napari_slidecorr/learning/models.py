@@ -11,7 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from napari_slidecorr.errors import ModelError
@@ -90,7 +92,7 @@ class PatchClassifier(nn.Module):
         device = self.head.weight.device
         mean = torch.tensor(self.mean, device=device) * 255
         std = torch.tensor(self.std, device=device) * 255
-        return ((patches.to(device).float() - mean) / std).permute(0, 3, 1, 2)
+        return patches.to(device).float().sub_(mean).div_(std).permute(0, 3, 1, 2)
 
 
 def backbone_names() -> list[str]:
@@ -172,7 +174,7 @@ def _timm_model(name: str, classes: int, *, pretrained: bool) -> PatchClassifier
 
 def _rgb(told: dict[str, Any], key: str) -> RGB:
     values = tuple(float(value) for value in told.get(key) or (0.5, 0.5, 0.5))
-    if len(values) != 3:  # noqa: PLR2004
+    if len(values) != 3:
         raise ModelError(f"This backbone takes {len(values)} channels; patches have 3. Choose another one.")
     return values
 
@@ -203,6 +205,33 @@ def check_input_size(model: PatchClassifier, size_px: int, backbone: str) -> Non
         ) from error
     finally:
         model.train(was_training)
+
+
+def classify(model: PatchClassifier, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Give the class probabilities of patches.
+
+    Parameters
+    ----------
+    model : PatchClassifier
+        In evaluation mode.
+    patches : ndarray, shape (N, S, S, 3), uint8
+
+    Returns
+    -------
+    ndarray, shape (N, K), float32
+
+    Raises
+    ------
+    ModelError
+        If the GPU's memory does not hold so many.
+    """
+    try:
+        with torch.inference_mode():
+            writable = np.require(patches, np.uint8, ["C", "W"])  # torch warns of any other
+            logits = model(model.prepare(torch.from_numpy(writable))).logits
+            return torch.softmax(logits, dim=1).cpu().numpy()
+    except torch.cuda.OutOfMemoryError as error:
+        raise ModelError(f"{len(patches)} patches do not fit into the GPU's memory; lower the batch size.") from error
 
 
 def choose_device(name: str = "auto") -> torch.device:

@@ -46,7 +46,7 @@ class Loss(NamedTuple):
 
 
 def slide_correlation(features: Tensor, slide_index: Tensor) -> Tensor:
-    """Sum of the inner products of squashed features over all same-slide pairs, divided by D.
+    r"""Sum of the inner products of squashed features over all same-slide pairs, divided by D.
 
     Parameters
     ----------

@@ -22,6 +22,13 @@ CONFIG_NAME = "config.json"
 def check_tables(
     train_table: PatchTable, validation_table: PatchTable, slides: Mapping[str, Slide], config: TrainConfig
 ) -> None:
+    """Make sure that the patches allow a training.
+
+    Raises
+    ------
+    CohortError
+        If a slide stands on both sides or is missing, a class has no patch on one side, or batches would be useless.
+    """
     if train_table.classes != validation_table.classes or train_table.geometry != validation_table.geometry:
         raise CohortError("Training and validation patches differ in classes or geometry; cut both in one go.")
     shared = sorted(set(train_table.slides) & set(validation_table.slides))
@@ -43,24 +50,31 @@ def _check_classes(table: PatchTable, side: str) -> None:
                 f"Class {name!r} has no patch on the {side} slides ({', '.join(table.slides) or 'none'}). Label it on "
                 "more slides, draw its regions larger, or choose another seed for the split."
             )
-    if len(table.classes) < 2:  # noqa: PLR2004
+    if len(table.classes) < 2:
         raise CohortError("There is one class only; a classifier needs at least two.")
 
 
 def _check_batches(table: PatchTable, config: TrainConfig) -> None:
-    per_slide = np.bincount(table.slide_index)
-    if config.objective.kind in ("scr", "sce") and per_slide.max() < 2:  # noqa: PLR2004
+    per_slide = table.counts().sum(axis=1)
+    if config.objective.kind in ("scr", "sce") and per_slide.max() < 2:
         raise CohortError(
             f"No training slide has two patches, and {config.objective.kind.upper()} compares patches of one slide. "
             "Draw larger regions, or choose cross-entropy."
         )
-    if min(config.slides_per_batch, np.count_nonzero(per_slide)) * config.patches_per_slide < 2:  # noqa: PLR2004
+    if min(config.slides_per_batch, int(np.count_nonzero(per_slide))) * config.patches_per_slide < 2:
         raise CohortError("One training slide and one patch a slide make batches of 1; raise patches_per_slide.")
 
 
 def check_run(
     run: Path, train_table: PatchTable, validation_table: PatchTable, config: TrainConfig, *, resume: bool
 ) -> None:
+    """Make sure that a folder holds no training, or with ``resume`` that it holds this very one.
+
+    Raises
+    ------
+    TrainingError
+        If not; names what differs.
+    """
     path = run / CONFIG_NAME
     if not path.is_file():
         return
@@ -87,7 +101,7 @@ def _difference(found: Any, wanted: Any) -> str:
 
 
 def describe_run(train_table: PatchTable, validation_table: PatchTable, config: TrainConfig) -> dict[str, Any]:
-    """What a run is of, as JSON."""
+    """Say what a run is of, ready for JSON: settings, split, classes, and a hash of the patches."""
     return {
         "settings": to_json(config),
         "split": {"train": list(train_table.slides), "validation": list(validation_table.slides)},

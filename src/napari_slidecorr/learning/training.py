@@ -36,11 +36,12 @@ from napari_slidecorr.learning.models import (
     PatchClassifier,
     check_input_size,
     choose_device,
+    classify,
     describe_device,
     make_model,
     save_model,
 )
-from napari_slidecorr.learning.objectives import Objective, make_objective
+from napari_slidecorr.learning.objectives import Loss, Objective, Output, make_objective
 from napari_slidecorr.learning.preconditions import CONFIG_NAME, check_run, check_tables, describe_run
 from napari_slidecorr.learning.randomness import seeded
 from napari_slidecorr.metrics import accuracy, patch_auc
@@ -236,8 +237,8 @@ def _run_batches(
         for batch, (rows, patches) in enumerate(zip(batches, reader, strict=True)):
             done = epoch * len(batches) + batch
             trainee.objective.progress = done / total
-            inputs = trainee.model.prepare(_views(patches, config, epoch, batch))
-            loss, terms, probabilities = _step(trainee, inputs, data.train, rows, (config.seed, epoch, batch))
+            views = _views(patches, config, epoch, batch)
+            loss, terms, probabilities = _step(trainee, views, data.train, rows, (config.seed, epoch, batch))
             event = BatchDone(
                 phase=f"Training, epoch {epoch + 1} of {config.epochs}",
                 done=done + 1,
@@ -270,23 +271,35 @@ def _views(patches: Patches, config: TrainConfig, epoch: int, batch: int) -> Ten
 
 
 def _step(
-    trainee: _Trainee, inputs: Tensor, table: PatchTable, rows: Rows, key: tuple[int, int, int]
+    trainee: _Trainee, views: Tensor, table: PatchTable, rows: Rows, key: tuple[int, int, int]
 ) -> tuple[float, dict[str, float], Probabilities]:
     """Take one step of the optimizer; give the loss, its terms, and the probabilities before it."""
-    device = inputs.device
-    label = torch.from_numpy(table.label[rows].astype(np.int64)).to(device)
-    slide_index = torch.from_numpy(table.slide_index[rows].astype(np.int64)).to(device)
-    with seeded(*key):
-        output = trainee.model(inputs)
-        loss = trainee.objective(output, label, slide_index)
-        trainee.optimizer.zero_grad(set_to_none=True)
-        loss.total.backward()
+    try:
+        output, loss = _gradients(trainee, views, table, rows, key)
+    except torch.cuda.OutOfMemoryError as error:
+        raise TrainingError(
+            f"{len(rows)} patches do not fit into the GPU's memory; lower the slides per batch, or the patch size."
+        ) from error
     value = float(loss.total.detach())
     if not math.isfinite(value):
         raise _not_a_number("the loss", key[1], key[2])
     trainee.optimizer.step()
     probabilities = torch.softmax(output.logits.detach(), dim=1).cpu().numpy()
     return value, {name: float(term.detach()) for name, term in loss.terms.items()}, probabilities
+
+
+def _gradients(
+    trainee: _Trainee, views: Tensor, table: PatchTable, rows: Rows, key: tuple[int, int, int]
+) -> tuple[Output, Loss]:
+    inputs = trainee.model.prepare(views)
+    label = torch.from_numpy(table.label[rows].astype(np.int64)).to(inputs.device)
+    slide_index = torch.from_numpy(table.slide_index[rows].astype(np.int64)).to(inputs.device)
+    trainee.optimizer.zero_grad(set_to_none=True)
+    with seeded(*key):  # drop-out
+        output: Output = trainee.model(inputs)
+        loss: Loss = trainee.objective(output, label, slide_index)
+        loss.total.backward()  # type: ignore[no-untyped-call]
+    return output, loss
 
 
 def _validate(
@@ -299,9 +312,7 @@ def _validate(
     model.eval()
     with closing(_read(table, data.slides, batches)) as reader:
         for batch, patches in enumerate(reader):
-            with torch.inference_mode():
-                logits = model(model.prepare(torch.from_numpy(patches))).logits
-                found.append(torch.softmax(logits, dim=1).cpu().numpy())
+            found.append(classify(model, patches))
             phase = f"Validating, epoch {epoch + 1} of {config.epochs}"
             yield Event(phase=phase, done=batch + 1, total=len(batches))
     return np.concatenate(found)
