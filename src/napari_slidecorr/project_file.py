@@ -81,7 +81,8 @@ def with_colors(names: Iterable[str], colors: Mapping[str, Sequence[int]]) -> di
         If a name is empty, has spaces at its ends or control characters, or comes twice; or a colour is none.
     """
     out: dict[str, Color] = {}
-    used = {tuple(color) for color in colors.values()}
+    names = [*names]
+    used = {tuple(colors[name]) for name in names if name in colors}
     for name in names:
         if name == IGNORE:
             continue
