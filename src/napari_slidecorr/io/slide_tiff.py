@@ -59,6 +59,7 @@ class TiffSource:
         self._file.state.check(path)
         with _parsed(path) as tif:
             series = _choose_series(path, tif)
+            _check_directories(path, tif, series)
             self._indexes = [_index(path, level) for level in _rgb_levels(path, tif, series)]
             self.mpp, self.mpp_source = tiff_facts.pixel_size(tif, series)
             self.properties = tiff_facts.properties(tif, series)
@@ -141,10 +142,24 @@ def _choose_series(path: Path, tif: tifffile.TiffFile) -> tifffile.TiffPageSerie
     return max(series, key=lambda s: s.size) if tif.is_scn else series[0]
 
 
+def _check_directories(path: Path, tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> None:
+    """Refuse a file that was cut between its directories: tifffile gives what is left, without the lost levels."""
+    file = tif.filehandle
+    file.seek(tif.pages.next_page_offset)
+    dangling = any(file.read(tif.tiff.offsetsize))
+    subifds = getattr(series.levels[0].keyframe, "subifds", None) or ()
+    if dangling or any(offset >= file.size for offset in subifds):
+        raise SlideError(f"{path.name}: its list of images is cut short or damaged; copy it again.")
+    for page in series.levels[0].keyframe.pages if subifds else ():
+        page.aspage()  # raises on a directory that was cut within
+
+
 def _rgb_levels(path: Path, tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> list[Any]:
     """Give the pages of the pyramid, all of them RGB of 8 bits."""
     if 0 in series.shape or not series.shape:
-        raise SlideError(f"{path.name}: the image is empty, its shape is {series.shape}.")
+        raise SlideError(
+            f"{path.name}: the image is empty (shape {series.shape}); writing it may have been interrupted."
+        )
     pages: list[Any] = []
     for level in series.levels:
         page = level.pages[0]
