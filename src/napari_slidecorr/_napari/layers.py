@@ -100,6 +100,25 @@ class _Drawn:
     vertices: Points
 
 
+def regions_layer(
+    slide: Slide, regions: RegionSet, classes: Sequence[str], colors: Colors
+) -> tuple[list[Points], dict[str, Any]]:
+    """Give the vertices of a slide's regions and the arguments of ``viewer.add_shapes``; see `add_regions`."""
+    drawn = {region.uid: _Drawn(region, vertices_of(region.polygon)) for region in regions}
+    arguments = frame(slide, "regions")
+    arguments["metadata"][KEY]["drawn"] = drawn
+    edge = [_rgba(colors, region.class_name) for region in regions]
+    return [each.vertices for each in drawn.values()], {
+        **arguments,
+        "name": f"{slide.id} regions",
+        "shape_type": "polygon",
+        "ndim": 2,
+        "features": _columns([r.class_name for r in regions], [r.uid for r in regions], classes),
+        "edge_width": max(1.0, max(slide.shape) / 1500),
+        **({"edge_color": edge, "face_color": [(*rgba[:3], FILL) for rgba in edge]} if edge else {}),
+    }
+
+
 def add_regions(
     viewer: ViewerModel, slide: Slide, regions: RegionSet, classes: Sequence[str], colors: Colors
 ) -> Shapes:
@@ -111,20 +130,19 @@ def add_regions(
         The categories of the ``class`` column; those of the regions are added behind.
     colors : mapping of class name to (r, g, b), 0 to 255
     """
-    drawn = [_Drawn(region, vertices_of(region.polygon)) for region in regions]
-    layer = viewer.add_shapes(
-        [each.vertices for each in drawn] or None,
-        shape_type="polygon",
-        ndim=2,
-        name=f"{slide.id} regions",
-        features=_features(regions, classes),
-        edge_width=max(1.0, max(slide.shape) / 1500),
-        **frame(slide, "regions"),
-    )
-    identity(layer)["drawn"] = {each.region.uid: each for each in drawn}
+    vertices, arguments = regions_layer(slide, regions, classes, colors)
+    layer = viewer.add_shapes(vertices or None, **arguments)
     set_class(layer, classes[0] if classes else "")
     recolour(layer, colors)
     return layer
+
+
+def adopt(layer: Shapes) -> None:
+    """Make any Shapes layer one that `regions_of` can read: its shapes become regions without a class."""
+    told = layer.metadata.setdefault(KEY, {"kind": "regions"})
+    told.setdefault("drawn", {})
+    if not {"class", "uid"} <= set(layer.features.columns):
+        _set_columns(layer, [""] * len(layer.data), [""] * len(layer.data), [])
 
 
 def append_regions(layer: Shapes, regions: Sequence[Region], colors: Colors) -> None:
@@ -274,10 +292,6 @@ def _rgba(colors: Colors, name: str) -> tuple[float, float, float, float]:
     return r / 255, g / 255, b / 255, 1.0
 
 
-def _features(regions: RegionSet, classes: Sequence[str]) -> pd.DataFrame:
-    return _columns([r.class_name for r in regions], [r.uid for r in regions], classes)
-
-
 def _columns(names: Sequence[str], uids: Sequence[str], classes: Sequence[str]) -> pd.DataFrame:
     """The feature table. Categories must be told, or an empty column would become one of floats."""
     import pandas as pd
@@ -299,7 +313,7 @@ def _set_columns(
     layer: Shapes, names: Sequence[str], uids: Sequence[str], classes: Sequence[str] | None = None
 ) -> None:
     """Replace the feature table and keep what new shapes get."""
-    default = _name(layer.feature_defaults["class"].iloc[0]) if len(layer.feature_defaults) else ""
+    default = _name(layer.feature_defaults["class"].iloc[0]) if "class" in layer.feature_defaults else ""
     categories = _categories(layer) if classes is None else classes
     layer.features = _columns(names, uids, [*categories, default])
     layer.feature_defaults = {"class": default, "uid": ""}

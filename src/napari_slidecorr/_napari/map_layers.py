@@ -1,0 +1,163 @@
+"""A prediction map as two napari layers, most probable class and probability of one class, which can grow live."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_slidecorr._napari.layers import KEY, UNCLASSED, Colors, Kind, find_layer
+from napari_slidecorr.prediction_map import PredictionMap
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image, Labels
+
+OPACITY = 0.5
+
+
+def map_frame(prediction: PredictionMap, kind: Kind) -> dict[str, Any]:
+    """Give what a map's layers must carry so that they lie on the slide; `Grid` alone knows the half pixels."""
+    unit = "um" if prediction.grid.mpp else "pixel"
+    return {
+        "scale": prediction.grid.scale,
+        "translate": prediction.grid.translate,
+        "units": (unit, unit),
+        "axis_labels": ("y", "x"),
+        "metadata": {KEY: {"kind": kind, "slide_id": prediction.slide_id, "model_id": prediction.model_id}},
+    }
+
+
+def class_layer(prediction: PredictionMap, colors: Colors, threshold: float = 0.0) -> tuple[NDArray[np.uint8], Any]:
+    """Give the class map, shape (rows, columns), 0 where there is none, and the arguments of ``viewer.add_labels``."""
+    return prediction.class_map(threshold), {
+        **map_frame(prediction, "class_map"),
+        "name": f"{prediction.slide_id} classes",
+        "colormap": class_colormap(prediction, colors),
+        "opacity": OPACITY,
+    }
+
+
+def class_colormap(prediction: PredictionMap, colors: Colors) -> Any:
+    """Give the colours of a class map: each class its own, everything else clear."""
+    from napari.utils.colormaps import DirectLabelColormap
+
+    clear = (0.0, 0.0, 0.0, 0.0)
+    table: dict[int | None, tuple[float, ...]] = {None: clear, 0: clear}
+    for number, name in enumerate(prediction.classes, 1):
+        table[number] = (*(channel / 255 for channel in colors.get(name, UNCLASSED)), 1.0)
+    return DirectLabelColormap(color_dict=table)
+
+
+def probability_layer(prediction: PredictionMap, class_name: str) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """Give one class's probabilities, shape (rows, columns), NaN is clear, and the arguments of ``viewer.add_image``."""
+    index = prediction.classes.index(class_name)
+    return prediction.probabilities[index].copy(), {
+        **map_frame(prediction, "probability"),
+        "name": f"{prediction.slide_id} probability",
+        "colormap": "inferno",
+        "contrast_limits": (0.0, 1.0),
+        "blending": "translucent",
+        "opacity": OPACITY,
+    }
+
+
+class MapView:
+    """The two layers of a map, kept up to date; touch it in the GUI thread only.
+
+    `write` changes arrays in place and is cheap; `refresh` shows what changed and belongs on a timer.
+
+    Parameters
+    ----------
+    viewer
+    prediction : PredictionMap
+        What there is so far; copied.
+    colors : mapping of class name to (r, g, b), 0 to 255
+    """
+
+    def __init__(self, viewer: ViewerModel, prediction: PredictionMap, colors: Colors) -> None:
+        self.prediction = replace(prediction, probabilities=prediction.probabilities.copy())
+        self._viewer, self._colors = viewer, colors
+        self._threshold = 0.0
+        self._class_name = prediction.classes[0]
+        self._changed = False
+        self._classes = self._show("class_map", *class_layer(self.prediction, colors))
+        self._probability = self._show("probability", *probability_layer(self.prediction, self._class_name))
+        self._classes.editable = False
+        self.show_class(None)
+
+    @property
+    def class_map(self) -> Labels:
+        """The layer of the most probable classes."""
+        return self._classes
+
+    @property
+    def probability(self) -> Image:
+        """The layer of one class's probability."""
+        return self._probability
+
+    def write(self, rows: slice, columns: slice, probabilities: NDArray[np.float32]) -> None:
+        """Put a block into the map, shape (K, rows, columns); shown at the next `refresh`."""
+        self.prediction.probabilities[:, rows, columns] = probabilities
+        self._update(rows, columns)
+
+    def replace(self, prediction: PredictionMap) -> None:
+        """Put the whole map in, as it was stored."""
+        rows, columns = self.prediction.grid.shape
+        self.write(slice(0, rows), slice(0, columns), prediction.probabilities)
+
+    def refresh(self) -> None:
+        """Show what was written since the last time."""
+        if self._changed:
+            self._changed = False
+            for layer in (self._classes, self._probability):
+                layer.refresh(extent=False, thumbnail=False)
+
+    def set_threshold(self, threshold: float) -> None:
+        """Leave cells out of the class map whose best probability is lower."""
+        self._threshold = threshold
+        self._update(slice(None), slice(None))
+        self.refresh()
+
+    def show_class(self, class_name: str | None) -> None:
+        """Show one class's probability, or with None the most probable class of each cell."""
+        if class_name is not None:
+            self._class_name = class_name
+            self._update(slice(None), slice(None))
+        self._classes.visible = class_name is None
+        self._probability.visible = class_name is not None
+        self.refresh()
+
+    def _update(self, rows: slice, columns: slice) -> None:
+        part = self.prediction.probabilities[:, rows, columns]
+        grid = replace(self.prediction.grid, shape=part.shape[1:])
+        self._classes.data[rows, columns] = replace(self.prediction, probabilities=part, grid=grid).class_map(
+            self._threshold
+        )
+        self._probability.data[rows, columns] = part[self.prediction.classes.index(self._class_name)]
+        self._changed = True
+
+    def _show(self, kind: Kind, data: NDArray[Any], arguments: dict[str, Any]) -> Any:
+        """Put data into the slide's layer of that kind; a new one lies right above the slide and is not selected."""
+        layer = find_layer(self._viewer, kind, self.prediction.slide_id)
+        if layer is None:
+            return self._insert(kind, data, arguments)
+        for name in ("data", "scale", "translate", "metadata"):
+            setattr(layer, name, data if name == "data" else arguments[name])
+        if kind == "class_map":
+            layer.colormap = arguments["colormap"]
+        return layer
+
+    def _insert(self, kind: Kind, data: NDArray[Any], arguments: dict[str, Any]) -> Any:
+        from napari.layers import Image, Labels
+
+        layers = self._viewer.layers
+        chosen = list(layers.selection)
+        slide = find_layer(self._viewer, "slide", self.prediction.slide_id)
+        layer = (Labels if kind == "class_map" else Image)(data, **arguments)
+        layers.insert(layers.index(slide) + 1 if slide is not None else len(layers), layer)
+        if chosen:
+            layers.selection = chosen
+        return layer
