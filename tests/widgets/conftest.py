@@ -22,3 +22,34 @@ def no_job_left():
     for thread in left:
         thread.join(10)
     assert not left, "a job's thread was still running at the end of the test"
+
+
+def write_slide(path, *, mpp=0.5, shape=(1024, 1536), seed=0):
+    """A small tiled pyramid of noise on tissue-like colour; without mpp it says nothing of its pixels' size."""
+    import numpy as np
+    import tifffile
+
+    rng = np.random.default_rng(seed)
+    full = np.clip(rng.normal((200, 150, 190), 20, (*shape, 3)), 0, 255).astype(np.uint8)
+    unit = {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": "CENTIMETER"} if mpp else {}
+    with tifffile.TiffWriter(path) as writer:
+        options = {"photometric": "rgb", "tile": (256, 256), "compression": "deflate"}
+        writer.write(full, subifds=1, **options, **unit)
+        writer.write(full[::4, ::4], subfiletype=1, **options)
+    return path
+
+
+@pytest.fixture
+def small_slides(tmp_path):
+    """Two slides with a pixel size of 0.5 um, one of them larger."""
+    folder = tmp_path / "slides"
+    folder.mkdir()
+    return [
+        write_slide(folder / "one.tif", seed=1),
+        write_slide(folder / "two.tif", seed=2, shape=(2048, 2048)),
+    ]
+
+
+@pytest.fixture
+def slide_without_mpp(tmp_path):
+    return write_slide(tmp_path / "unknown.tif", mpp=None, seed=3)

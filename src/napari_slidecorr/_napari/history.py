@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from napari_slidecorr.regions import RegionSet
 
 
@@ -43,6 +45,12 @@ class History:
         self._future.clear()
         self.present = state
         return True
+
+    def translate(self, change: Callable[[RegionSet], RegionSet]) -> None:
+        """Change past, present and future alike, as when a class gets another name."""
+        self._past = [change(state) for state in self._past]
+        self._future = [change(state) for state in self._future]
+        self.present = change(self.present)
 
     def undo(self) -> RegionSet | None:
         """Go one step back and give the state there; None at the start."""

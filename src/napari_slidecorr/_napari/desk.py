@@ -1,0 +1,182 @@
+"""The drawing desk of a viewer: which class is current, and an editor for each regions layer that is open.
+
+The Slides dock lays slides on it, the Regions dock works on it; either may be closed while the other goes on.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from psygnal import Signal
+from qtpy.QtCore import QCoreApplication
+
+from napari_slidecorr._napari import layers
+from napari_slidecorr._napari.job import session_of
+from napari_slidecorr._napari.region_editor import RegionEditor
+from napari_slidecorr.regions import IGNORE, RegionSet
+
+if TYPE_CHECKING:
+    from napari.layers import Shapes
+
+    from napari_slidecorr.project import Project
+    from napari_slidecorr.session import Session
+    from napari_slidecorr.slide import Slide
+
+CLASS_KEYS = 9
+
+
+class Desk:
+    """What the docks share about drawing.
+
+    Attributes
+    ----------
+    class_changed
+        Carries the name of the class that new shapes get.
+    edited
+        Carries the id of a slide whose regions changed, before they are saved.
+    opened
+        Carries the id of a slide whose regions layer was laid into the viewer.
+    """
+
+    class_changed = Signal(str)
+    edited = Signal(str)
+    opened = Signal(str)
+
+    def __init__(self, viewer: Any, session: Session) -> None:
+        self.viewer, self.session = viewer, session
+        self._editors: dict[str, RegionEditor] = {}
+        self._current_class = ""
+        viewer.layers.events.removed.connect(self._on_removed)
+        session.job_started.connect(self._on_job_started)
+        flush = weakref.WeakMethod(self.flush)  # Qt would keep desk and viewer for ever
+        QCoreApplication.instance().aboutToQuit.connect(lambda: (alive := flush()) and alive())
+
+    @property
+    def editor(self) -> RegionEditor | None:
+        """The editor of the slide in view; None when its regions are not open."""
+        return self._editors.get(self.session.current_slide or "")
+
+    @property
+    def current_class(self) -> str:
+        """The class that new shapes get: the chosen one, or the project's first; empty without any."""
+        project = self.session.project
+        if project is None or self._current_class in (*project.classes, IGNORE):
+            return self._current_class
+        return project.classes[0] if project.classes else ""
+
+    @current_class.setter
+    def current_class(self, name: str) -> None:
+        self._current_class = name
+        if self.editor is not None:
+            self.editor.choose_class(name)
+        self.class_changed.emit(name)
+
+    def open_regions(self, slide: Slide) -> Shapes:
+        """Lay the regions of a slide over it, or give the layer that does already; the layer is edited from then on."""
+        shown = layers.find_layer(self.viewer, "regions", slide.id)
+        if shown is not None and slide.id in self._editors:
+            return shown
+        project = self.session.require_project()
+        layer = layers.add_regions(self.viewer, slide, project.regions(slide.id), project.classes, project.colors)
+        self._editors[slide.id] = editor = self._edit(layer, slide.id, project)
+        layers.set_class(layer, self.current_class)
+        layers.recolour(layer, project.colors)
+        self._bind_keys(layer, editor)
+        self.opened.emit(slide.id)
+        return layer
+
+    def regions(self, slide_id: str) -> RegionSet:
+        """The regions of a slide as they are now, drawn ones that are not yet saved included."""
+        editor = self._editors.get(slide_id)
+        return editor.regions if editor else self.session.require_project().regions(slide_id)
+
+    def flush(self) -> None:
+        """Read and save now what is pending on any slide."""
+        for editor in list(self._editors.values()):
+            editor.flush()
+
+    def refresh_classes(self) -> None:
+        """Let the open layers know the project's classes and colours after these have changed."""
+        for editor in self._editors.values():
+            layers.set_classes(editor.layer, editor.project.classes)
+            layers.set_class(editor.layer, self.current_class)
+            layers.recolour(editor.layer, editor.project.colors)
+
+    def editors(self) -> list[RegionEditor]:
+        """All open editors."""
+        return list(self._editors.values())
+
+    def editor_of(self, slide_id: str) -> RegionEditor | None:
+        """The editor of a slide; None when its regions are not open."""
+        return self._editors.get(slide_id)
+
+    def _edit(self, layer: Shapes, slide_id: str, project: Project) -> RegionEditor:
+        return RegionEditor(
+            layer,
+            slide_id,
+            project,
+            changed=self.edited.emit,
+            saved=partial(self._on_saved, project),
+            tell=self.session.message.emit,
+        )
+
+    def _on_saved(self, project: Project, slide_id: str) -> None:
+        if project is self.session.project:
+            self.session.regions_changed.emit(slide_id)
+
+    def _bind_keys(self, layer: Shapes, editor: RegionEditor) -> None:
+        """Bind on the layer itself, which comes before napari's own keys of all Shapes layers.
+
+        The bindings also keep desk and editor alive as long as the layer can be edited, whichever docks are closed.
+        """
+        for key in range(CLASS_KEYS + 1):
+            layer.bind_key(str(key), _key(partial(self.choose, key)), overwrite=True)
+        for shortcut, action in {
+            "Control-Z": editor.undo,
+            "Control-Shift-Z": editor.redo,
+            "Control-Y": editor.redo,
+            "Delete": editor.delete_selected,
+            "Backspace": editor.delete_selected,
+        }.items():
+            layer.bind_key(shortcut, _key(action), overwrite=True)
+
+    def choose(self, key: int) -> None:
+        """Choose a class by its key: 1 to 9 in the project's order, 0 for ``ignore``."""
+        classes = self.session.project.classes if self.session.project else ()
+        if key == 0:
+            self.current_class = IGNORE
+        elif key <= len(classes):
+            self.current_class = classes[key - 1]
+        else:
+            self.session.message.emit(f"There is no class {key}. Add classes in the Regions dock.", False)
+
+    def _on_removed(self, event: Any) -> None:
+        for slide_id, editor in list(self._editors.items()):
+            if editor.layer is event.value:
+                editor.close()
+                del self._editors[slide_id]
+
+    def _on_job_started(self, _title: str) -> None:
+        self.flush()
+
+
+def _key(action: Callable[[], None]) -> Callable[[Any], None]:
+    def pressed(_layer: Any) -> None:
+        action()
+
+    return pressed
+
+
+_desks: weakref.WeakValueDictionary[int, Desk] = weakref.WeakValueDictionary()
+
+
+def desk_of(viewer: Any) -> Desk:
+    """Give the one desk of a viewer, which may come wrapped in a proxy; it lives while a dock or layer needs it."""
+    inner = getattr(viewer, "__wrapped__", viewer)
+    if id(inner) not in _desks:
+        desk = _desks[id(inner)] = Desk(inner, session_of(viewer))
+        return desk
+    return _desks[id(inner)]

@@ -1,0 +1,322 @@
+"""The Slides dock: the project, its slides, and which of them is in view."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qtpy.QtWidgets import QCheckBox, QFileDialog, QInputDialog, QLabel, QMessageBox, QSizePolicy
+
+from napari_slidecorr._napari.desk import desk_of
+from napari_slidecorr._napari.dock import Dock, MessageLine
+from napari_slidecorr._napari.errands import Errands
+from napari_slidecorr._napari.parts import box, button, row, timer
+from napari_slidecorr._napari.slide_table import Fact, SlideTable, look_at
+from napari_slidecorr._napari.stage import Stage
+from napari_slidecorr.errors import ProjectError, SlideCorrError
+from napari_slidecorr.io import SLIDE_SUFFIXES
+from napari_slidecorr.session import sentence
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+    from napari_slidecorr.project import Project
+
+
+class SlidesDock(Dock):
+    """New or open project, add slides, look at one after the other.
+
+    Parameters
+    ----------
+    napari_viewer : napari.viewer.Viewer
+    """
+
+    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
+        super().__init__(napari_viewer)
+        self.desk = desk_of(napari_viewer)
+        self.stage = Stage(self.desk, self)
+        self.errands = Errands(self)
+        self._damages: dict[str, list[str]] = {}
+        self._project_box()
+        self._slides_box()
+        self._background_box()
+        self.damage = MessageLine()
+        self.damage.setObjectName("damage")
+        self.body.addWidget(self.damage)
+        self.body.addWidget(self.message)
+        self._connect()
+        self.refresh()
+
+    def _connect(self) -> None:
+        self.stage.opening.connect(lambda slide_id: self.message.tell(f"Opening {slide_id} ..."))
+        self.stage.shown.connect(self._on_shown)
+        self.stage.damaged.connect(self._on_damaged)
+        self.listen(self.session.message, self.message.tell)
+        self.listen(self.session.project_changed, self._on_project)
+        self.listen(self.session.slides_changed, self.refresh)
+        self.listen(self.session.regions_changed, self._on_regions)
+        self.listen(self.session.current_slide_changed, self._on_current)
+
+    # -- what a script may call too -----------------------------------------------------------------------------------
+
+    def create_project(self, folder: str | Path) -> bool:
+        """Make a project in an empty or new folder and open it; False, with the reason in the dock, when it cannot."""
+        self.desk.flush()
+        return self.attempt(lambda: self.session.create_project(Path(folder)))
+
+    def open_project(self, folder: str | Path) -> bool:
+        """Open a project folder and show its first slide; False, with the reason in the dock, when it cannot."""
+        self.desk.flush()
+        done = self.attempt(lambda: self.session.open_project(Path(folder)))
+        if done and self.table.ids:
+            self.stage.show(self.table.ids[0])
+        return done
+
+    def add_slides(self, paths: Iterable[str | Path]) -> None:
+        """Add slides in a thread; those that cannot be opened are told, the others join the project."""
+        project = self.session.project
+        if project is None:
+            self.message.tell("Make or open a project first; slides are added to it.", is_error=True)
+            return
+        wanted = [Path(path) for path in paths]
+        self.message.tell(f"Adding {len(wanted)} slide(s) ...")
+        self.errands.run(lambda: _add_each(project, wanted), self._on_added, self.session.report)
+        self._enable()
+
+    def show_slide(self, slide_id: str) -> None:
+        """Show a slide, opened in a thread, with its regions; zoom, tool and class stay."""
+        self.attempt(lambda: self.stage.show(slide_id))
+
+    def step(self, by: int) -> None:
+        """Show the slide that many places further in the table."""
+        ids = self.table.ids
+        now = self.stage.wanted or self.session.current_slide
+        if ids:
+            at = ids.index(now) + by if now in ids else 0
+            self.show_slide(ids[min(max(at, 0), len(ids) - 1)])
+
+    def set_mpp(self, slide_id: str, mpp: float | None) -> bool:
+        """Give a slide the user's micrometres per pixel; None goes back to the file's."""
+        if not self.attempt(lambda: self._idle_project().set_mpp(slide_id, mpp)):
+            return False
+        in_view = self.session.current_slide == slide_id
+        self.session.slides_changed.emit()
+        if in_view:
+            self.stage.reopen(slide_id)
+        return True
+
+    def remove_slide(self, slide_id: str) -> bool:
+        """Take a slide out of the project; its regions and maps move to the folder ``removed``, its file stays."""
+        self.desk.flush()
+        ids, in_view = self.table.ids, self.session.current_slide == slide_id
+        if not self.attempt(lambda: self._idle_project().remove_slide(slide_id)):
+            return False
+        if in_view:
+            self.stage.clear()
+        self.session.slides_changed.emit()
+        at = ids.index(slide_id)
+        neighbours = (*ids[at + 1 :], *reversed(ids[:at]))
+        if in_view and neighbours:
+            self.stage.show(neighbours[0])
+        self.message.tell(
+            f"{slide_id} was taken out. Its regions and maps are kept in the project's folder 'removed'; its file was "
+            "not touched."
+        )
+        return True
+
+    def selected(self) -> str | None:
+        """Id of the selected row; else of the slide in view."""
+        return self.table.selected or self.session.current_slide
+
+    def _idle_project(self) -> Project:
+        if self.session.busy:
+            raise ProjectError(
+                f"{self.session.job_title} still runs and may use this slide; wait for it, or cancel it."
+            )
+        return self.session.require_project()
+
+    # -- parts --------------------------------------------------------------------------------------------------------
+
+    def _project_box(self) -> None:
+        self.project_label = QLabel()
+        self.project_label.setWordWrap(True)
+        self.project_label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self.new_button = button("New ...", "Make a project in an empty folder.", self._ask_new)
+        self.open_button = button("Open ...", "Open a project's folder.", self._ask_open)
+        self.body.addWidget(box("Project", self.project_label, row(self.new_button, self.open_button)))
+
+    def _slides_box(self) -> None:
+        self.add_button = button("Add slides ...", "Add one or more slide files.", self._ask_slides)
+        self.add_zarr_button = button("Add OME-Zarr ...", "Add a slide that is a folder (.zarr).", self._ask_zarr)
+        self.table = SlideTable()
+        self.table.group_edited.connect(self._on_group_edited)
+        self.table.show_asked.connect(self.show_slide)
+        self.table.mpp_asked.connect(self._ask_mpp)
+        self.previous_button = button("Previous", "Show the slide before; zoom and class stay.", lambda: self.step(-1))
+        self.show_button = button("Show", "Show the selected slide.", self._show_selected)
+        self.next_button = button("Next", "Show the next slide; zoom and class stay.", lambda: self.step(1))
+        self.mpp_button = button("Set µm per px ...", "Say how large its pixels are.", self._ask_mpp_of_selected)
+        self.remove_button = button("Remove ...", "Take the selected slide out of the project.", self._ask_remove)
+        self.body.addWidget(
+            box(
+                "Slides",
+                row(self.add_button, self.add_zarr_button),
+                self.table,
+                row(self.previous_button, self.show_button, self.next_button),
+                row(self.mpp_button, self.remove_button),
+            )
+        )
+
+    def _background_box(self) -> None:
+        from napari.settings import get_settings
+
+        self.async_box = QCheckBox("Load tiles in the background")
+        self.async_box.setToolTip(
+            "napari's asynchronous slicing, for all layers and for the next sessions too. Moving stays smooth while "
+            "tiles are read, and what is not read yet is black for a moment. Off, moving waits for the tiles."
+        )
+        self.async_box.setChecked(bool(get_settings().experimental.async_))
+        self.async_box.toggled.connect(_set_async)
+        self.body.addWidget(self.async_box)
+
+    def _enable(self) -> None:
+        ready = self.session.project is not None and not self.errands.running
+        for each in (self.add_button, self.add_zarr_button):
+            each.setEnabled(ready)
+        one_slide = (self.previous_button, self.show_button, self.next_button, self.mpp_button, self.remove_button)
+        for each in one_slide:
+            each.setEnabled(bool(self.table.ids))
+
+    # -- asking -------------------------------------------------------------------------------------------------------
+
+    def _ask_new(self) -> None:
+        if folder := QFileDialog.getExistingDirectory(self, "An empty folder for the new project"):
+            self.create_project(folder)
+
+    def _ask_open(self) -> None:
+        if folder := QFileDialog.getExistingDirectory(self, "The folder of a project"):
+            self.open_project(folder)
+
+    def _ask_slides(self) -> None:
+        kinds = " ".join(f"*{suffix}" for suffix in SLIDE_SUFFIXES if suffix != ".zarr")
+        paths, _ = QFileDialog.getOpenFileNames(self, "Slides", "", f"Slides ({kinds});;All files (*)")
+        if paths:
+            self.add_slides(paths)
+
+    def _ask_zarr(self) -> None:
+        if folder := QFileDialog.getExistingDirectory(self, "The .zarr folder of a slide"):
+            self.add_slides([folder])
+
+    def _ask_mpp_of_selected(self) -> None:
+        if (slide_id := self.selected()) is not None:
+            self._ask_mpp(slide_id)
+
+    def _ask_mpp(self, slide_id: str) -> None:
+        text, accepted = QInputDialog.getText(
+            self,
+            "Micrometres per pixel",
+            f"How many micrometres wide is a pixel of {slide_id}?\n"
+            "Typically 0.25 for 40x and 0.5 for 20x; the scanner's software tells it. Empty: what the file says.",
+        )
+        if not accepted:
+            return
+        try:
+            mpp = float(text.replace(",", ".")) if text.strip() else None
+        except ValueError:
+            self.message.tell(f"{text!r} is not a number of micrometres per pixel; 0.5 would be one.", is_error=True)
+            return
+        self.set_mpp(slide_id, mpp)
+
+    def _ask_remove(self) -> None:
+        slide_id = self.selected()
+        if slide_id is None:
+            return
+        answer = QMessageBox.question(
+            self,
+            "Remove slide",
+            f"Take {slide_id} out of the project?\n\nIts regions and maps are moved to the project's folder 'removed'; "
+            "the slide's file is not touched.",
+        )
+        if answer == QMessageBox.StandardButton.Yes:
+            self.remove_slide(slide_id)
+
+    def _show_selected(self) -> None:
+        if (slide_id := self.selected()) is not None:
+            self.show_slide(slide_id)
+
+    # -- what happened ------------------------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Fill the table from the project, then open each slide in a thread for the rest."""
+        project = self.session.project
+        self.project_label.setText(
+            project.folder.name if project else "No project is open. Make a new one, or open one."
+        )
+        self.project_label.setToolTip(str(project.folder) if project else "")
+        self.table.fill(project.cohort if project else ())
+        self.table.mark(self.session.current_slide)
+        self._enable()
+        if project is not None and self.table.ids:
+            ids = self.table.ids
+            self.errands.run(lambda: [look_at(project, i) for i in ids], self._on_facts, self.session.report)
+
+    def _on_facts(self, facts: list[Fact]) -> None:
+        for fact in facts:
+            self.table.show_fact(fact)
+            if fact.trouble and fact.slide_id in self.table.ids:
+                self.message.tell(" ".join(fact.trouble), is_error=True)
+        self._enable()
+
+    def _on_project(self) -> None:
+        self.stage.clear()
+        self._damages.clear()
+        self.damage.tell("")
+        self.message.tell("")
+
+    def _on_added(self, outcome: tuple[list[str], list[str]]) -> None:
+        added, refused = outcome
+        self.message.tell("")
+        self.session.slides_changed.emit()
+        if added and self.session.current_slide is None:
+            self.stage.show(added[0])
+        if refused:
+            self.message.tell(" ".join(refused), is_error=True)
+
+    def _on_shown(self, slide_id: str) -> None:
+        if self.message.text() == f"Opening {slide_id} ...":
+            self.message.tell("")
+
+    def _on_current(self, _slide_id: str) -> None:
+        self.table.mark(self.session.current_slide)
+
+    def _on_regions(self, slide_id: str) -> None:
+        self.table.show_count(slide_id, len(self.desk.regions(slide_id)))
+
+    def _on_damaged(self, slide_id: str, message: str) -> None:
+        known = self._damages.setdefault(slide_id, [])
+        known.append(message)
+        more = f" ({len(known)} places so far)" if len(known) > 1 else ""
+        self.damage.tell(f"{slide_id}: what cannot be read is shown grey{more}. {known[0]}", is_error=True)
+
+    def _on_group_edited(self, slide_id: str, group: str) -> None:
+        self.attempt(lambda: self.session.require_project().set_group(slide_id, group))
+        timer(0, self.session.slides_changed.emit, self).start()  # the table still holds the edited item
+
+
+def _add_each(project: Project, paths: Iterable[Path]) -> tuple[list[str], list[str]]:
+    """Add slides one by one: ids of those that were added, sentences about those that were not."""
+    added: list[str] = []
+    refused: list[str] = []
+    for path in paths:
+        try:
+            added += [slide.id for slide in project.add_slides([path])]
+        except SlideCorrError as error:
+            refused.append(sentence(error))
+    return added, refused
+
+
+def _set_async(on: bool) -> None:  # noqa: FBT001 - a Qt slot
+    from napari.settings import get_settings
+
+    get_settings().experimental.async_ = on

@@ -1,0 +1,323 @@
+"""One slide's Shapes layer and its regions in the project, kept the same: read back, undone, saved at every change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from shapely import Polygon, unary_union
+
+from napari_slidecorr._napari import layers
+from napari_slidecorr._napari.history import History
+from napari_slidecorr._napari.parts import timer
+from napari_slidecorr.errors import RegionsError, SlideCorrError
+from napari_slidecorr.regions import Region, RegionSet, valid_polygons
+
+if TYPE_CHECKING:
+    from napari.layers import Shapes
+
+    from napari_slidecorr.project import Project
+
+SAVE_AFTER_MS = 400
+SMALLEST_PX = 4.0
+"""Side, in screen pixels, below which a new shape is taken for a stray click."""
+
+Colors = Mapping[str, tuple[int, int, int]]
+
+
+class RegionEditor:
+    """Listens to a Shapes layer of regions and keeps project, history and layer in step.
+
+    Every change of the layer by hand is read back once the hand has let go, becomes a step that can be undone, and is
+    saved within half a second. What is done by a method (`reclass`, `cut_hole`, `undo`) goes the other way: first the
+    regions, then the layer.
+
+    Parameters
+    ----------
+    layer : Shapes
+        Made by `layers.add_regions`.
+    slide_id : str
+    project : Project
+        Where the regions are saved, also after the session has opened another one.
+    changed
+        Called with the slide's id after each change of the regions, saved or not.
+    saved
+        Called with the slide's id after each save.
+    tell
+        Called with a sentence and whether it is an error.
+    """
+
+    def __init__(
+        self,
+        layer: Shapes,
+        slide_id: str,
+        project: Project,
+        *,
+        changed: Callable[[str], None],
+        saved: Callable[[str], None],
+        tell: Callable[[str, bool], None],
+    ) -> None:
+        self.layer, self.slide_id, self.project = layer, slide_id, project
+        self._changed, self._saved, self._tell = changed, saved, tell
+        self.history = History(layers.regions_of(layer))
+        self.drawing = False
+        self._applying = False
+        self.dirty = False
+        self._read_timer = timer(0, self.read)
+        self._save_timer = timer(SAVE_AFTER_MS, self.save)
+        layer.events.data.connect(self._on_data)
+
+    @property
+    def regions(self) -> RegionSet:
+        """The regions as they are now."""
+        return self.history.present
+
+    @property
+    def selected(self) -> list[int]:
+        """Indices of the selected shapes, in their order."""
+        return sorted(int(index) for index in self.layer.selected_data)
+
+    def close(self) -> None:
+        """Read and save what is pending, and listen no longer."""
+        self.flush()
+        self.layer.events.data.disconnect(self._on_data)
+
+    def flush(self) -> None:
+        """Finish a shape that is being drawn, then read and save now what is pending."""
+        self._let_go()
+        if self._read_timer.isActive():
+            self.read()
+        if self.dirty:
+            self.save()
+
+    def read(self) -> None:
+        """Take over what the layer shows; outlines that cross themselves are repaired, in the layer too."""
+        self._read_timer.stop()
+        if self.drawing:
+            return
+        self._drop_strays()
+        shown = len(self.layer.data)
+        regions = layers.regions_of(self.layer)
+        if len(regions) != shown:
+            self._tell_repair(shown, len(regions))
+            self._show(regions)
+        else:
+            self._recolour()
+        self._record(regions)
+
+    def set_regions(self, regions: RegionSet) -> None:
+        """Replace the regions: one step that can be undone."""
+        self.flush()
+        self._show(regions)
+        self._record(layers.regions_of(self.layer))
+
+    def undo(self) -> None:
+        """Take the last step back."""
+        self._travel(self.history.undo, "There is nothing to undo.")
+
+    def redo(self) -> None:
+        """Do an undone step again."""
+        self._travel(self.history.redo, "There is nothing to redo.")
+
+    def choose_class(self, name: str) -> None:
+        """Choose the class of the next shapes; the selected ones get it too, unless shapes are being drawn one by one.
+
+        A shape just drawn stays selected while its tool is active, and must not change with the next one's class.
+        """
+        layers.set_class(self.layer, name)
+        if self.drawing:
+            layers.reclass(self.layer, [len(self.layer.data) - 1], name, self.project.colors)
+        elif self.selected and not str(self.layer.mode).startswith("add_"):
+            self.reclass(name)
+        self._recolour()
+
+    def reclass(self, name: str) -> None:
+        """Give the selected shapes another class."""
+        if self.selected:
+            layers.reclass(self.layer, self.selected, name, self.project.colors)
+            self._record(layers.regions_of(self.layer))
+
+    def rename_class(self, old: str, new: str) -> None:
+        """Give all regions of a class another one, in the steps that can be undone too."""
+        self.flush()
+        self.history.translate(lambda regions: renamed(regions, old, new))
+        self._show(self.regions)
+        self._mark_changed()
+
+    def delete_selected(self) -> None:
+        """Delete the selected shapes."""
+        self._let_go()
+        if not self.selected:
+            self._tell("Select one or more regions first, then delete them.", False)
+            return
+        self.layer.remove_selected()
+        self.read()
+
+    def cut_hole(self) -> None:
+        """Turn the selected shapes into holes of the regions that they lie in.
+
+        Raises
+        ------
+        RegionsError
+            If nothing is selected, or nothing lies around the selection.
+        """
+        self._let_go()
+        self.read()
+        chosen = [self.regions.regions[index] for index in self.selected if index < len(self.regions)]
+        self.set_regions(with_holes(self.regions, chosen))
+
+    def save(self) -> None:
+        """Write the regions into the project; what cannot be written stays to be saved, and is told."""
+        self._save_timer.stop()
+        try:
+            self.project.save_regions(self.slide_id, self.regions)
+        except SlideCorrError as error:
+            self._tell(str(error), True)
+            return
+        self.dirty = False
+        self._saved(self.slide_id)
+
+    def _let_go(self) -> None:
+        """Finish a shape that is being drawn; napari does so when the tool changes."""
+        if self.drawing:
+            tool, self.layer.mode = self.layer.mode, "select"
+            self.layer.mode = tool
+            self.drawing = False
+
+    def _on_data(self, event: Any) -> None:
+        """Wait for the hand to let go: napari sends `added` while the new shape is not yet finished."""
+        if self._applying:
+            return
+        action = str(getattr(event, "action", ""))
+        if action == "adding":
+            self.drawing = True
+        elif action in ("added", "changed", "removed"):
+            self.drawing = False
+            self._read_timer.start()
+
+    def _record(self, regions: RegionSet) -> None:
+        if self.history.record(regions):
+            self._mark_changed()
+
+    def _mark_changed(self) -> None:
+        self.dirty = True
+        self._save_timer.start()
+        self._changed(self.slide_id)
+
+    def _travel(self, step: Callable[[], RegionSet | None], nothing: str) -> None:
+        self.flush()
+        regions = step()
+        if regions is None:
+            self._tell(nothing, False)
+            return
+        self._show(regions)
+        self._mark_changed()
+
+    def _show(self, regions: RegionSet) -> None:
+        """Bring the layer to a state; what both begin with stays untouched."""
+        self._applying = True
+        try:
+            show_regions(self.layer, regions, self.project.colors)
+        finally:
+            self._applying = False
+
+    def _recolour(self) -> None:
+        layers.recolour(self.layer, self.project.colors)
+
+    def _drop_strays(self) -> None:
+        """Forget new shapes that are a click and not an area, and table rows that napari left behind for them."""
+        if len(self.layer.features) != len(self.layer.data):
+            self.layer.features = self.layer.features.iloc[: len(self.layer.data)]
+        least = SMALLEST_PX * self.layer.scale_factor / np.asarray(self.layer.scale)
+        strays = [
+            index
+            for index, (points, uid) in enumerate(zip(self.layer.data, self.layer.features["uid"], strict=True))
+            if not uid and (np.ptp(np.asarray(points), axis=0) < least).all()
+        ]
+        if strays:
+            self._applying = True
+            try:
+                _remove(self.layer, strays)
+            finally:
+                self._applying = False
+            self._tell("A shape of a few screen pixels was taken for a stray click and left out.", False)
+
+    def _tell_repair(self, shown: int, kept: int) -> None:
+        if kept > shown:
+            self._tell("An outline crossed itself; it was split into simple regions with the same inside.", False)
+        else:
+            self._tell("A line, a path or an outline without an area is no region, and was left out.", False)
+
+
+def show_regions(layer: Shapes, regions: RegionSet, colors: Colors) -> None:
+    """Bring a layer of regions to a state, by as few shapes as possible: from the first difference on.
+
+    Raises
+    ------
+    RegionsError
+        If a region has no area.
+    """
+    have = layers.regions_of(layer)
+    wanted = regions.regions
+    aligned = len(have) == len(layer.data)
+    pairs = takewhile(lambda pair: _same_shape(*pair), zip(have, wanted, strict=False)) if aligned else ()
+    same = len(list(pairs))
+    _remove(layer, range(same, len(layer.data)))
+    layers.append_regions(layer, wanted[same:], colors)
+    for name in {region.class_name for region in wanted[:same]}:
+        changed = [i for i in range(same) if wanted[i].class_name == name != have.regions[i].class_name]
+        if changed:
+            layers.reclass(layer, changed, name, colors)
+    layers.recolour(layer, colors)
+
+
+def _remove(layer: Shapes, indices: Iterable[int]) -> None:
+    layer.selected_data = set(indices)
+    layer.remove_selected()
+    layer.selected_data = set()
+
+
+def _same_shape(one: Region, other: Region) -> bool:
+    return one.uid == other.uid and one.polygon == other.polygon
+
+
+def with_holes(regions: RegionSet, chosen: Sequence[Region]) -> RegionSet:
+    """Cut chosen regions out of those around them, and take them away.
+
+    When the largest of several chosen regions holds all others, they are cut out of it alone; else out of every other
+    region that they touch.
+
+    Raises
+    ------
+    RegionsError
+        If nothing is chosen, or no other region lies around.
+    """
+    if not chosen:
+        raise RegionsError("Draw the hole as a region inside another one, select it, then press 'Cut hole'.")
+    largest = max(chosen, key=lambda region: region.area_px)
+    inner = [region for region in chosen if region is not largest]
+    within = bool(inner) and all(largest.polygon.covers(region.polygon) for region in inner)
+    holes = inner if within else list(chosen)
+    cut = unary_union([region.polygon for region in holes])
+    targets = [largest] if within else [r for r in regions if r not in holes and r.polygon.intersects(cut)]
+    if not any(target.polygon.intersection(cut).area > 0 for target in targets):
+        raise RegionsError("The selected shape lies in no other region, so that there is nothing to cut a hole into.")
+    kept = (region for region in regions if region not in holes)
+    return RegionSet(
+        tuple(part for region in kept for part in (_minus(region, cut) if region in targets else (region,)))
+    )
+
+
+def _minus(region: Region, cut: Any) -> Iterable[Region]:
+    rest = region.polygon.difference(cut)
+    parts = [p for p in getattr(rest, "geoms", [rest]) if isinstance(p, Polygon) and p.area > 0]
+    simple = sorted((piece for part in parts for piece in valid_polygons(part)), key=lambda piece: -piece.area)
+    for number, polygon in enumerate(simple):
+        yield Region(region.class_name, polygon, region.uid) if number == 0 else Region(region.class_name, polygon)
+
+
+def renamed(regions: RegionSet, old: str, new: str) -> RegionSet:
+    """Give all regions of a class another one."""
+    return RegionSet(tuple(r.reclassed(new) if r.class_name == old else r for r in regions))

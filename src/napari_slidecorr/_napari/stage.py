@@ -1,0 +1,142 @@
+"""Which slide of the project stands in the viewer: opened in a thread, laid in with its regions, one at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QObject, Signal
+
+from napari_slidecorr._napari import layers
+from napari_slidecorr._napari.desk import Desk
+from napari_slidecorr._napari.errands import Errands
+from napari_slidecorr._napari.parts import timer
+from napari_slidecorr.errors import SlideCorrError
+from napari_slidecorr.slide import LevelView, Slide
+
+if TYPE_CHECKING:
+    from napari_slidecorr.project import Project
+
+PAINT_MS = 50
+"""An empty viewer must be painted once before it is filled again, or a software GL driver ends the process."""
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A slide that was opened in a thread, its coarsest level read."""
+
+    project: Project
+    slide: Slide
+    levels: list[LevelView]
+    arguments: dict[str, Any]
+
+
+class Stage(QObject):
+    """Shows one slide after the other.
+
+    Attributes
+    ----------
+    opening, shown
+        Signals with a slide's id: it is being opened; it stands in the viewer, with its regions.
+    damaged
+        Signal with a slide's id and a sentence, for each place that cannot be read.
+    """
+
+    opening = Signal(str)
+    shown = Signal(str)
+    damaged = Signal(str, str)
+
+    def __init__(self, desk: Desk, parent: QObject) -> None:
+        super().__init__(parent)
+        self.desk, self.session, self.viewer = desk, desk.session, desk.viewer
+        self.wanted: str | None = None
+        self._errands = Errands(self)
+
+    def show(self, slide_id: str) -> None:
+        """Open a slide in a thread, then lay it and its regions in, in place of the slide before.
+
+        Zoom, tool and class stay. When another slide is asked for meanwhile, only that one is shown.
+        """
+        shown = layers.find_layer(self.viewer, "slide", slide_id) is not None
+        if shown and self.session.current_slide == slide_id:
+            self.wanted = None
+            return
+        project = self.session.require_project()
+        self.wanted = slide_id
+        self.opening.emit(slide_id)
+        self._errands.run(lambda: self._open(project, slide_id), self._place, self._on_failed)
+
+    def reopen(self, slide_id: str) -> None:
+        """Show the slide anew: its pixel size changed, and with it scale and units of all its layers."""
+        self.clear()
+        self.show(slide_id)
+
+    def clear(self) -> None:
+        """Take all layers of the project's slides away; what was drawn is saved."""
+        self.wanted = None
+        self.session.current_slide = None
+        self._remove_others("")
+
+    def _open(self, project: Project, slide_id: str) -> _Opened:
+        """In a thread: open the file and read the coarsest level, which napari needs at once."""
+        slide = project.slide(slide_id)
+        levels, arguments = layers.slide_layer(slide, lambda message: self._report_damage(slide_id, message))
+        np.asarray(levels[-1])
+        return _Opened(project, slide, levels, arguments)
+
+    def _place(self, opened: _Opened) -> None:
+        """Add the new layers before the old ones go, so that the viewer is never empty between two slides."""
+        if not len(self.viewer.layers):
+            timer(PAINT_MS, lambda: self._add(opened), self).start()
+        else:
+            self._add(opened)
+
+    def _add(self, opened: _Opened) -> None:
+        slide = opened.slide
+        if self.wanted != slide.id or opened.project is not self.session.project:
+            return
+        self.wanted = None
+        tool = self._tool()
+        if layers.find_layer(self.viewer, "slide", slide.id) is None:
+            self.viewer.add_image(opened.levels, **opened.arguments)
+        self._remove_others(slide.id)
+        self.session.current_slide = slide.id
+        try:
+            layer = self.desk.open_regions(slide)
+        except SlideCorrError as error:
+            self.session.report(error)
+        else:
+            self.viewer.layers.selection.active = layer
+            layer.mode = tool
+        self._centre(slide)
+        self.shown.emit(slide.id)
+
+    def _tool(self) -> str:
+        editor = self.desk.editor
+        return str(editor.layer.mode) if editor is not None else "pan_zoom"
+
+    def _remove_others(self, slide_id: str) -> None:
+        """Take the layers of other slides away; layers that are not ours stay."""
+        for layer in list(self.viewer.layers):
+            told = layers.identity(layer)
+            if told and told.get("slide_id") != slide_id:
+                self.viewer.layers.remove(layer)
+
+    def _centre(self, slide: Slide) -> None:
+        """Where the view would lie beside the new slide, look at its centre."""
+        camera = getattr(self.viewer, "scene", self.viewer).camera
+        size = [n * m for n, m in zip(slide.shape, slide.mpp or (1.0, 1.0), strict=True)]
+        if not all(0 <= at <= length for at, length in zip(camera.center[-2:], size, strict=True)):
+            camera.center = (*camera.center[:-2], size[0] / 2, size[1] / 2)
+
+    def _report_damage(self, slide_id: str, message: str) -> None:
+        """Called in whatever thread reads a tile."""
+        try:
+            self.damaged.emit(slide_id, message)
+        except RuntimeError:
+            return  # the dock is closed and Qt has deleted the signal; the slide has logged it
+
+    def _on_failed(self, error: BaseException) -> None:
+        self.wanted = None
+        self.session.report(error)

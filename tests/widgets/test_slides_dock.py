@@ -1,0 +1,215 @@
+"""The Slides dock, driven as a user does, in a real viewer."""
+
+import threading
+
+import numpy as np
+import pytest
+from qtpy.QtWidgets import QFileDialog, QInputDialog, QMessageBox
+
+from napari_slidecorr._napari import layers
+from napari_slidecorr._napari.dock_slides import SlidesDock
+from napari_slidecorr._napari.slide_table import GROUP, MPP, NO_MPP, REGIONS, SIZE, UNOPENED
+from napari_slidecorr.project import Project
+
+
+@pytest.fixture
+def viewer(make_napari_viewer):
+    return make_napari_viewer()
+
+
+@pytest.fixture
+def dock(viewer, qtbot):
+    dock = SlidesDock(viewer)
+    qtbot.addWidget(dock)
+    yield dock
+    for thread in threading.enumerate():
+        if thread.name == "slidecorr-errand":
+            thread.join(10)
+
+
+def wait_shown(qtbot, dock, slide_id):
+    qtbot.waitUntil(lambda: layers.find_layer(dock.viewer, "regions", slide_id) is not None, timeout=20_000)
+
+
+def ids_in(viewer):
+    return {layers.identity(layer).get("slide_id") for layer in viewer.layers}
+
+
+@pytest.fixture
+def opened(dock, tmp_path, small_slides, qtbot):
+    """The dock with a project of two slides, the first in view."""
+    assert dock.create_project(tmp_path / "project")
+    dock.add_slides(small_slides)
+    wait_shown(qtbot, dock, "one")
+    qtbot.waitUntil(lambda: dock.table.text("two", SIZE) != "...", timeout=20_000)
+    return dock
+
+
+def test_without_a_project_it_says_what_to_do(dock, small_slides):
+    assert "Make a new one" in dock.project_label.text()
+    assert not dock.add_button.isEnabled()
+    dock.add_slides(small_slides)
+    assert "project first" in dock.message.text()
+
+
+def test_folder_dialogs_make_and_open_a_project(dock, tmp_path, monkeypatch):
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path / "p"))
+    dock.new_button.click()
+    assert dock.session.project.folder == tmp_path / "p"
+    assert dock.project_label.text() == "p"
+    dock.new_button.click()
+    assert "already" in dock.message.text()
+    dock.open_button.click()
+    assert dock.session.project.folder == tmp_path / "p"
+
+
+def test_a_folder_that_is_no_project_is_told(dock, tmp_path):
+    assert not dock.open_project(tmp_path)
+    assert str(tmp_path.name) in dock.message.text()
+    assert dock.session.project is None
+
+
+def test_slides_join_the_table_and_the_first_is_shown(opened):
+    assert opened.table.ids == ("one", "two")
+    assert opened.table.text("two", SIZE) == "2,048 x 2,048"
+    assert opened.table.text("one", MPP).startswith("0.5 (")
+    assert opened.table.text("one", GROUP) == "one"
+    image = layers.find_layer(opened.viewer, "slide", "one")
+    assert image.multiscale
+    np.testing.assert_allclose(image.scale, (0.5, 0.5))
+    assert opened.session.current_slide == "one"
+
+
+def test_broken_files_are_told_and_the_others_added(dock, tmp_path, small_slides, qtbot):
+    (broken := tmp_path / "broken.svs").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    (empty := tmp_path / "empty.tif").touch()
+    dock.create_project(tmp_path / "project")
+    dock.add_slides([broken, small_slides[0], empty, tmp_path / "nowhere.tif"])
+    wait_shown(qtbot, dock, "one")
+    assert dock.table.ids == ("one",)
+    for name in ("broken.svs", "empty.tif", "nowhere.tif"):
+        assert name in dock.message.text()
+
+
+def test_a_slide_whose_file_went_away_stays_in_the_table(opened, small_slides, tmp_path, qtbot):
+    small_slides[1].unlink()
+    opened.open_project(tmp_path / "project")
+    qtbot.waitUntil(lambda: opened.table.text("two", SIZE) == UNOPENED, timeout=20_000)
+    assert "two.tif" in opened.message.text()
+    wait_shown(qtbot, opened, "one")
+    opened.message.tell("")
+    opened.show_slide("two")
+    qtbot.waitUntil(lambda: "missing" in opened.message.text(), timeout=20_000)
+    assert ids_in(opened.viewer) == {"one"}
+
+
+def test_next_keeps_zoom_and_tool_and_removes_the_layers_of_the_slide_before(opened, qtbot):
+    camera = opened.viewer.scene.camera
+    camera.zoom = 3.0
+    layers.find_layer(opened.viewer, "regions", "one").mode = "add_polygon"
+    mine = opened.viewer.add_points(np.zeros((1, 2)), name="not the plugin's")
+    opened.next_button.click()
+    wait_shown(qtbot, opened, "two")
+    assert ids_in(opened.viewer) == {"two", None}
+    assert mine in opened.viewer.layers
+    assert camera.zoom == 3.0
+    assert layers.find_layer(opened.viewer, "regions", "two").mode == "add_polygon"
+    assert opened.session.current_slide == "two"
+    opened.next_button.click()  # the last one stays
+    opened.previous_button.click()
+    wait_shown(qtbot, opened, "one")
+    assert ids_in(opened.viewer) == {"one", None}
+
+
+def test_only_the_last_slide_asked_for_is_shown(opened, qtbot):
+    for _ in range(3):
+        opened.show_slide("two")
+        opened.show_slide("one")
+    opened.show_slide("two")
+    wait_shown(qtbot, opened, "two")
+    qtbot.wait(200)
+    assert ids_in(opened.viewer) == {"two"}
+
+
+def test_resolution_is_asked_for_and_never_invented(dock, tmp_path, slide_without_mpp, qtbot, monkeypatch):
+    dock.create_project(tmp_path / "project")
+    dock.add_slides([slide_without_mpp])
+    wait_shown(qtbot, dock, "unknown")
+    qtbot.waitUntil(lambda: dock.table.text("unknown", MPP) == NO_MPP, timeout=20_000)
+    np.testing.assert_allclose(layers.find_layer(dock.viewer, "slide", "unknown").scale, (1, 1))
+    monkeypatch.setattr(QInputDialog, "getText", lambda *_: ("a quarter", True))
+    dock.mpp_button.click()
+    assert "a quarter" in dock.message.text()
+    monkeypatch.setattr(QInputDialog, "getText", lambda *_: ("0.25", True))
+    dock.mpp_button.click()
+    qtbot.waitUntil(lambda: dock.table.text("unknown", MPP) == "0.25 (user)", timeout=20_000)
+    wait_shown(qtbot, dock, "unknown")
+    for layer in dock.viewer.layers:
+        np.testing.assert_allclose(layer.scale, (0.25, 0.25))
+    assert Project.open(tmp_path / "project").slide("unknown").mpp == (0.25, 0.25)
+
+
+def test_group_is_edited_in_the_table(opened, qtbot):
+    opened.table.item(1, GROUP).setText("patient 7")
+    assert opened.session.project.cohort[1].group == "patient 7"
+    qtbot.waitUntil(lambda: opened.table.text("two", GROUP) == "patient 7")
+
+
+def test_remove_asks_and_shows_the_neighbour(opened, qtbot, monkeypatch, small_slides):
+    monkeypatch.setattr(QMessageBox, "question", lambda *_: QMessageBox.StandardButton.No)
+    opened.remove_button.click()
+    assert opened.table.ids == ("one", "two")
+    monkeypatch.setattr(QMessageBox, "question", lambda *_: QMessageBox.StandardButton.Yes)
+    opened.remove_button.click()
+    wait_shown(qtbot, opened, "two")
+    assert opened.table.ids == ("two",)
+    assert small_slides[0].exists()
+    opened.remove_button.click()
+    assert opened.table.ids == ()
+    assert ids_in(opened.viewer) <= {None}
+
+
+def test_another_project_with_the_same_slides_takes_its_own_regions(opened, tmp_path, small_slides, qtbot):
+    first = layers.find_layer(opened.viewer, "regions", "one")
+    assert opened.create_project(tmp_path / "other")
+    opened.add_slides(small_slides[:1])
+    wait_shown(qtbot, opened, "one")
+    assert layers.find_layer(opened.viewer, "regions", "one") is not first
+    assert opened.desk.editor.project is opened.session.project
+    assert opened.desk.editor.project.folder == tmp_path / "other"
+
+
+def test_regions_are_counted(opened, qtbot):
+    layer = layers.find_layer(opened.viewer, "regions", "one")
+    layer.add_polygons([np.array([[0, 0], [0, 300], [300, 300], [300, 0]])])
+    qtbot.waitUntil(lambda: opened.table.text("one", REGIONS) == "1", timeout=5_000)
+
+
+def test_a_tile_that_cannot_be_read_is_told_and_stays_told(opened, qtbot, monkeypatch):
+    from napari_slidecorr.errors import SlideError
+
+    slide = opened.session.project.slide("two")
+    real = slide.source.read_level
+
+    def read_level(level, *place):
+        if level == 0:
+            raise SlideError("two.tif: a tile at level 0 is damaged.")
+        return real(level, *place)
+
+    monkeypatch.setattr(slide.source, "read_level", read_level)
+    opened.show_slide("two")
+    wait_shown(qtbot, opened, "two")
+    np.asarray(layers.find_layer(opened.viewer, "slide", "two").data[0][:10, :10])
+    qtbot.waitUntil(lambda: "damaged" in opened.damage.text(), timeout=5_000)
+    opened.message.tell("something else")
+    assert "shown grey" in opened.damage.text()
+
+
+def test_background_loading_is_off_until_asked_for(dock):
+    from napari.settings import get_settings
+
+    assert not dock.async_box.isChecked()
+    dock.async_box.click()
+    assert get_settings().experimental.async_
+    dock.async_box.click()
+    assert not get_settings().experimental.async_
