@@ -130,7 +130,7 @@ def regions_import(
     counts = {name: len(found.regions.of_class(name)) for name in found.regions.classes}
     unclassed = len(found.regions.of_class(""))
     parts = [f"{count} {name}" for name, count in counts.items()] + [f"{unclassed} without a class"] * bool(unclassed)
-    skipped = [f"{count} left out: {reason}" for reason, count in found.skipped.items()]
+    skipped = [f"{reason} ({count})" for reason, count in found.skipped.items()]
     result = {"slide": slide_id, "regions": counts, "unclassed": unclassed, "skipped": found.skipped}
     print_result(result, "\n".join([f"{slide_id}: {', '.join(parts) or 'no region'}", *skipped]), json=json)
 

@@ -106,6 +106,21 @@ def test_info_of_regions(cohort):
     assert set(facts["classes"]) == set(cohort[0].regions.classes)
 
 
+@pytest.mark.parametrize("folder", ["slides", "derived", "broken", "annotations"])
+def test_info_of_any_file_is_facts_or_one_sentence(shared_data, folder):
+    """Files of many programs, damaged ones and ones that are nothing of ours: never a traceback."""
+    paths = sorted((shared_data / folder).iterdir())
+    assert paths
+    for path in paths:
+        outcome = CliRunner().invoke(app, ["info", str(path), "--json"], catch_exceptions=False)
+        if outcome.exit_code == 0:
+            assert json.loads(outcome.stdout)["kind"] in {"slide", "regions"}
+        else:
+            (line,) = outcome.stderr.splitlines()
+            assert (outcome.exit_code, outcome.stdout) == (2, ""), path
+            assert path.name in line
+
+
 @pytest.mark.slow
 def test_from_regions_to_an_exported_map(tmp_path, project, cohort):
     run = call_json("train", project, *QUICK, "--epochs", 2, "--name", "first", "--beta", 0.1)
