@@ -143,7 +143,9 @@ def train(
     config: TrainConfig,
     *,
     name: Annotated[str | None, typer.Option(help="Name of the run; a new one when left out.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run NAME where it stopped.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a run where it stopped; give the same options.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Train a classifier on the labelled regions of a project."""
