@@ -108,7 +108,7 @@ class Project(ProjectFolder):
     def predict(
         self,
         slide_ids: Sequence[str],
-        run: Path | None = None,
+        run: str | Path | None = None,
         config: PredictConfig | None = None,
         *,
         first_box: Box | None = None,
@@ -117,7 +117,7 @@ class Project(ProjectFolder):
 
         Parameters
         ----------
-        run : Path, optional
+        run : str or Path, optional
             A run's folder or its ``model.json``; the newest run when left out.
         first_box : Box, optional
             Level-0 pixels of the first slide, such as what is on the screen: predicted first.
@@ -180,9 +180,10 @@ class Project(ProjectFolder):
         from napari_slidecorr.learning.models import load_model
 
         model, spec = load_model(run)
-        for slide in slides:
+        grids = [prediction_grid(slide, spec, config) for slide in slides]
+        for slide, grid in zip(slides, grids, strict=True):
             path = self.map_path(slide.id, spec.id, config)
-            about = spec.classes, prediction_grid(slide, spec, config), slide.id, spec.id
+            about = spec.classes, grid, slide.id, spec.id
             with MapWriter(path, *about, config.block_cells, colors=self.colors) as writer:
                 yield MapBegun(phase=f"Predict {slide.id}", begun=writer.read(), path=path)
                 if blocks := writer.missing_blocks():
@@ -208,9 +209,9 @@ class Project(ProjectFolder):
         number = next(n for n in range(1, 100_000) if not (runs / f"{start}-{n:03d}").exists())
         return runs / (name or f"{start}-{number:03d}")
 
-    def _run(self, run: Path | None) -> Path:
+    def _run(self, run: str | Path | None) -> Path:
         if run is not None:
-            return run.parent if run.name == MODEL_FILE else run
+            return Path(run).parent if Path(run).name == MODEL_FILE else Path(run)
         if not (finished := self.runs()):
             raise ProjectError(f"{self.folder.name}: there is no trained model yet; train one first.")
         return finished[-1]

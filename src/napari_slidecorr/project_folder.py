@@ -26,6 +26,9 @@ from napari_slidecorr.project_file import (
 from napari_slidecorr.regions import IGNORE, Region, RegionSet
 from napari_slidecorr.slide import Slide
 
+QUPATH_IGNORE = "Ignore*"
+"""QuPath's own class for what must not count."""
+
 
 class ProjectFolder:
     """The slides, classes and regions of a project folder; see `napari_slidecorr.project.Project`.
@@ -221,6 +224,8 @@ class ProjectFolder:
     def import_regions(self, slide_id: str, path: str | Path) -> io.RegionsFile:
         """Add the regions of a file to those of a slide; what is there already is not added again.
 
+        New classes join the project's, with the file's colours; QuPath's ``Ignore*`` becomes ``ignore``.
+
         Returns
         -------
         RegionsFile
@@ -236,7 +241,7 @@ class ProjectFolder:
         path = Path(path)
         found = io.read_regions(path)
         old = self.regions(slide_id)
-        fresh = _not_in(old, [region.reclassed(tidy_name(region.class_name)) for region in found.regions])
+        fresh = _not_in(old, [region.reclassed(_imported_name(region.class_name)) for region in found.regions])
         skipped = dict(found.skipped)
         if known := len(found.regions) - len(fresh):
             skipped["A region that is in the project already was left out."] = known
@@ -287,6 +292,10 @@ class ProjectFolder:
             shutil.move(path, target)
         except OSError as error:
             raise write_error(target, error) from error
+
+
+def _imported_name(name: str) -> str:
+    return IGNORE if name == QUPATH_IGNORE else tidy_name(name)
 
 
 def _not_in(old: RegionSet, found: Sequence[Region]) -> RegionSet:

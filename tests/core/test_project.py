@@ -284,6 +284,13 @@ def test_import_adds_once_and_takes_colours(project, tmp_path):
     assert "Tumor cells" in project.classes
 
 
+def test_what_qupath_ignores_is_ignored(project, tmp_path):
+    project.add_slides([write_slide(tmp_path / "a.tif")])
+    write_regions(tmp_path / "b.geojson", RegionSet((Region("Ignore*", box(0, 0, 9, 9)),)))
+    assert project.import_regions("a", tmp_path / "b.geojson").regions.classes == (IGNORE,)
+    assert project.classes == ("pink", "violet")
+
+
 def test_import_of_a_changed_region_keeps_both(project, tmp_path):
     project.add_slides([write_slide(tmp_path / "a.tif")])
     project.save_regions("a", halves())
