@@ -169,6 +169,8 @@ def test_missing_files_folders_and_unknown_kinds(tmp_path):
     assert "no such folder" in refusal(tmp_path / "gone.zarr")
     (tmp_path / "folder.tif").mkdir()
     assert "a folder" in refusal(tmp_path / "folder.tif")
+    (tmp_path / "series").mkdir()
+    assert "choose any one of its .dcm files" in refusal(tmp_path / "series")
     (tmp_path / "notes.txt").write_text("hello")
     assert ".svs" in refusal(tmp_path / "notes.txt")
 
@@ -204,7 +206,10 @@ def test_a_damaged_directory_opens_or_is_refused_in_a_sentence(small_pyramid, tm
         slide = open_slide(path)
         slide.source.read_level(0, 0, 0, 150, 200)
     except SlideError as error:
-        assert "damaged.tif" in str(error)
+        refused = error
+    else:
+        return
+    assert "damaged.tif" in str(refused)
 
 
 def test_sparse_slides_are_white_where_nothing_was_scanned(tmp_path):

@@ -1,5 +1,8 @@
 """Real slides, where they lie beside the checkout: what is expected of each, one row a file."""
 
+import multiprocessing
+import os
+import pickle
 import time
 from typing import NamedTuple
 
@@ -112,3 +115,28 @@ def test_pixels_equal_those_of_openslide(shared_data, name, tolerance):
         height, width = (min(300, n) for n in slide.shape)
         expected = np.asarray(other.read_region((x, y), 0, (width, height)).convert("RGB")).astype(int)
         assert np.abs(slide.source.read_level(0, y, x, height, width) - expected).max() <= tolerance
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_dicom_series_is_read_by_children_and_from_pickles(shared_data):
+    slide = open_slide(path_of(shared_data, "derived/cmu1-wsidicomizer/level-0.dcm"))
+    expected = slide.source.read_level(0, 1000, 1000, 600, 600)
+
+    def check():
+        np.testing.assert_array_equal(slide.source.read_level(0, 1000, 1000, 600, 600), expected)
+
+    child = multiprocessing.get_context("fork").Process(target=check, daemon=True)
+    child.start()
+    child.join(30)
+    assert child.exitcode == 0
+    slide.close()
+    check()
+    again = pickle.loads(pickle.dumps(slide))  # noqa: S301 - our own
+    np.testing.assert_array_equal(again.source.read_level(0, 1000, 1000, 600, 600), expected)
+
+
+def test_a_dicom_series_holds_the_pixels_of_the_slide_it_was_made_from(shared_data):
+    dicom = open_slide(path_of(shared_data, "derived/cmu1-wsidicomizer/level-3.dcm"))
+    aperio = open_slide(shared_data / "slides" / "CMU-1-Small-Region.svs")
+    for place in [(0, 0, 300, 300), (2700, 1900, 400, 400), (1111, 777, 99, 301)]:
+        np.testing.assert_array_equal(dicom.source.read_level(0, *place), aperio.source.read_level(0, *place))

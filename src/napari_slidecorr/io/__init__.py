@@ -130,6 +130,10 @@ def write_map(
 def _open_source(path: Path) -> PixelSource:
     from napari_slidecorr.io.pyramid import with_coarse_levels
 
+    if path.is_dir() and not is_slide(path):
+        raise SlideError(
+            f"{path.name}: this folder is no OME-Zarr; of a DICOM series choose any one of its .dcm files."
+        )
     return with_coarse_levels(_module(path, _SLIDES, SlideError).open_source(path))
 
 

@@ -184,8 +184,8 @@ def _check_rgb(path: Path, level: tifffile.TiffPageSeries, page: Any) -> None:
     colour = int(page.photometric)
     if colour != _RGB and not (colour == _YCBCR and int(page.compression) in _DECODED_TO_RGB):
         raise SlideError(
-            f"{path.name}: its colours are stored as {_name(page.photometric)} with compression "
-            f"{_name(page.compression)}; only RGB, and YCbCr inside JPEG, can be used."
+            f"{path.name}: its colours are stored as {_name('PHOTOMETRIC', colour)} with compression "
+            f"{_name('COMPRESSION', page.compression)}; only RGB, and YCbCr inside JPEG, can be used."
         )
     orientation = page.tags.valueof(274, 1)
     if orientation != 1:
@@ -195,8 +195,12 @@ def _check_rgb(path: Path, level: tifffile.TiffPageSeries, page: Any) -> None:
         )
 
 
-def _name(value: Any) -> str:
-    return str(getattr(value, "name", value))
+def _name(kind: str, value: int) -> str:
+    """The word for a number in one of tifffile's enumerations, or the number."""
+    import tifffile
+
+    known = {member.value: member.name for member in getattr(tifffile, kind)}
+    return str(known.get(int(value), value))
 
 
 def _index(path: Path, page: Any) -> TileIndex:
@@ -212,7 +216,9 @@ def _index(path: Path, page: Any) -> TileIndex:
     try:
         key.decode(None, 0)
     except ValueError as error:
-        raise SlideError(f"{path.name}: compression {_name(key.compression)} cannot be decoded here.") from error
+        raise SlideError(
+            f"{path.name}: compression {_name('COMPRESSION', key.compression)} cannot be decoded here."
+        ) from error
     planes = 3 if int(key.planarconfig) == 2 else 1
     grid = planes, -(-shape[0] // tile[0]), -(-shape[1] // tile[1])
     offsets, counts = (np.asarray(values, np.int64) for values in (page.dataoffsets, page.databytecounts))
