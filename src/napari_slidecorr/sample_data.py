@@ -171,12 +171,6 @@ def make_slide(path: Path, plan: Plan, *, seed: int = 0) -> SampleSlide:
     return SampleSlide(path.stem, path, drawn, as_regions(path.stem, areas), plan.held_out, f"patient-{path.stem}")
 
 
-def open_sample(folder: Path) -> SampleSlide:
-    """Make one slide of the default cohort in a folder; the viewer's *Open Sample*."""
-    slide_id, plan = next(iter(plan_cohort().items()))
-    return make_slide(Path(folder) / f"{slide_id}.tif", plan)
-
-
 def _make(folder: Path, kind: str, plans: Mapping[str, Plan], seed: int) -> Iterator[Event]:
     made: list[SampleSlide] = []
     for slide_id, plan in plans.items():

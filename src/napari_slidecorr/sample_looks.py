@@ -58,10 +58,10 @@ def varied_looks(count: int, rng: np.random.Generator) -> list[Look]:
     """
     spread = _Spread(count, rng)
     columns = (
-        spread.stain(HAEMATOXYLIN, strength=(0.7, 1.9), tint=0.13),
-        spread.stain(EOSIN, strength=(0.4, 1.35), tint=0.16),
+        spread.stain(HAEMATOXYLIN, strength=(0.9, 1.9), tint=0.11),
+        spread.stain(EOSIN, strength=(0.35, 1.1), tint=0.12),
         1 - spread.columns((0.01, 0.01, 0.01), (0.06, 0.05, 0.07)),
-        spread.columns((0.8, 0.85, 0.8), (1.35, 1.25, 1.3)),
+        spread.columns((0.8, 0.85, 0.8), (1.25, 1.2, 1.25)),
         spread((0.3, 1.7)),
         spread((0.5, 4.0)),
         spread((0.9, 1.15)),

@@ -7,7 +7,7 @@ import shapely
 from napari_slidecorr import open_slide
 from napari_slidecorr.errors import ConfigError, ProjectError
 from napari_slidecorr.events import drain
-from napari_slidecorr.sample_data import COHORTS, TISSUES, make_cohort, make_slide, open_sample, plan_cohort
+from napari_slidecorr.sample_data import COHORTS, TISSUES, make_cohort, make_slide, plan_cohort
 from napari_slidecorr.sample_layout import lay_out
 from napari_slidecorr.sample_looks import varied_looks
 from napari_slidecorr.sample_tissue import rasterize
@@ -170,9 +170,3 @@ def test_rasterize_keeps_holes_and_islands_in_holes():
     assert mask[12, 22]
     assert not mask[22, 32]
     assert mask[30, 40]
-
-
-def test_open_sample_makes_the_first_slide_of_the_default_cohort(tmp_path):
-    sample = open_sample(tmp_path)
-    assert sample.path.name == "default-01.tif"
-    assert set(sample.regions.classes) == set(TISSUES)
