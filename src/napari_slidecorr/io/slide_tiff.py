@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_slidecorr.errors import SlideError
+from napari_slidecorr.geometry import YX
 from napari_slidecorr.io import tiff_facts
 from napari_slidecorr.io.raw_file import FileState, RawFile, check_is_data
 from napari_slidecorr.io.tiles import (
@@ -205,14 +206,7 @@ def _name(kind: str, value: int) -> str:
 
 def _index(path: Path, page: Any) -> TileIndex:
     key = page.keyframe
-    shape = (int(key.imagelength), int(key.imagewidth))
-    tile = (int(key.tilelength), int(key.tilewidth)) if key.is_tiled else (int(key.rowsperstrip), shape[1])
-    tile = (min(tile[0], shape[0]), shape[1]) if not key.is_tiled else tile
-    if min(tile) < 1 or tile[0] * tile[1] > MAX_SEGMENT_PIXELS:
-        raise SlideError(
-            f"{path.name}: its pixels are stored in pieces of {tile[0]} x {tile[1]}, and every read would decode a "
-            "whole piece; convert it to a tiled TIFF first."
-        )
+    shape, tile = (int(key.imagelength), int(key.imagewidth)), _tile_shape(path, key)
     try:
         key.decode(None, 0)
     except ValueError as error:
@@ -230,6 +224,22 @@ def _index(path: Path, page: Any) -> TileIndex:
         )
     counts = np.where(offsets[:wanted] == 0, 0, counts[:wanted])  # an offset of 0 is a left-out tile, too
     return TileIndex(shape, tile, offsets[:wanted].reshape(grid), counts.reshape(grid), _decoder(page))
+
+
+def _tile_shape(path: Path, key: Any) -> YX:
+    """Rows and columns of a tile, or of a strip, which is a tile as wide as the image."""
+    if key.is_tiled:
+        tile = int(key.tilelength), int(key.tilewidth)
+    else:
+        tile = min(int(key.rowsperstrip), int(key.imagelength)), int(key.imagewidth)
+    if min(tile) < 1:
+        raise SlideError(f"{path.name}: its tiles are {tile[0]} x {tile[1]} px; the file is damaged, copy it again.")
+    if tile[0] * tile[1] > MAX_SEGMENT_PIXELS:
+        raise SlideError(
+            f"{path.name}: its pixels are stored in pieces of {tile[0]} x {tile[1]}, and every read would decode a "
+            "whole piece; convert it to a tiled TIFF first."
+        )
+    return tile
 
 
 def _decoder(page: Any) -> Any:
