@@ -167,9 +167,7 @@ def test_learning_rate_falls_after_half_of_the_epochs(config):
 
 
 def test_scr_with_few_slides_is_warned_of(start, config):
-    events = start(replace(config, objective=ScrConfig()))
-    notices = [event for event in (next(events), next(events), next(events)) if isinstance(event, Notice)]
-    events.close()
+    notices = [event for event in start(replace(config, objective=ScrConfig())) if isinstance(event, Notice)]
     assert [notice.message for notice in notices if notice.warning] == [
         "4 training slides: SCR is not expected to help below about 20."
     ]
@@ -285,6 +283,21 @@ def test_a_folder_that_cannot_be_made_is_told(start, config, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ProjectError, match="file"):
         drain(start(config, run="file/run"))
+
+
+def test_a_full_gpu_is_told(start, config, monkeypatch):
+    def full(*_args):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(training, "_gradients", full)
+    with pytest.raises(TrainingError, match="32 patches do not fit into the GPU's memory; lower the slides per batch"):
+        drain(start(config))
+
+
+def test_a_model_that_cannot_be_made_leaves_no_run_behind(start, config, tmp_path):
+    with pytest.raises(ModelError, match="no backbone named 'nothing'"):
+        drain(start(replace(config, backbone="nothing")))
+    assert not (tmp_path / "run").exists()
 
 
 def test_patches_too_small_for_the_backbone_are_told(start, config):

@@ -117,10 +117,11 @@ class _Data:
 def _train(data: _Data, config: TrainConfig, run: Path, *, resume: bool) -> Generator[Event, None, None]:
     device = choose_device(config.device)
     yield Notice(phase="Preparing", message=f"Training on {describe_device(device)}.")
+    yield Event(phase=f"Making {config.backbone}, starting from {config.weights}")
+    trainee = _make_trainee(data.train, config, device)
     make_folder(run)
     description = {"package_version": __version__, **describe_run(data.train, data.validation, config)}
     atomic_write_text(run / CONFIG_NAME, json.dumps(description, indent=2))
-    trainee = _make_trainee(data.train, config, device)
     yield from _first_notices(trainee.model.start.note, data.train, config)
     curve = load_checkpoint(run, trainee) if resume else []
     if curve:
