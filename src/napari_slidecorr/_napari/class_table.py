@@ -15,6 +15,7 @@ COLUMNS = ("Key", "Class", "This slide", "Cohort")
 KEY, NAME, HERE, COHORT = range(4)
 NO_CLASS = "(no class)"
 FEWEST_GROUPS = 2
+SHORTEST, TALLEST = 110, 360
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class Amount:
     def __str__(self) -> str:
         if not self.regions:
             return "-"
-        areas = [f"{self.mm2:.3g} mm²"] if self.mm2 else []
-        areas += [f"{self.megapixels:.3g} Mpx"] if self.megapixels else []
+        areas = [f"{self.mm2:.{2 if self.mm2 >= 1 else 3}f} mm²"] if self.mm2 else []
+        areas += [f"{self.megapixels:.2f} Mpx"] if self.megapixels else []
         return f"{self.regions}: {' + '.join(areas)}"
 
 
@@ -106,7 +107,6 @@ class ClassTable(QTableWidget):
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # or it would eat the class keys
         self.verticalHeader().hide()
-        self.setMinimumHeight(150)
         header = self.horizontalHeader()
         for column, mode in (
             (KEY, QHeaderView.ResizeMode.ResizeToContents),
@@ -135,6 +135,13 @@ class ClassTable(QTableWidget):
             for column, text in enumerate((key, name or NO_CLASS, str(on_slide), str(total(cohort, name)))):
                 self.setItem(row, column, _item(text, name, cohort))
             self.item(row, NAME).setData(Qt.ItemDataRole.DecorationRole, QColor(*colors.get(name, (128, 128, 128))))
+
+        self._fit()
+
+    def _fit(self) -> None:
+        """As tall as its rows, within reason; more of them scroll."""
+        wanted = self.horizontalHeader().sizeHint().height() + self.rowCount() * self.rowHeight(0) + 6
+        self.setFixedHeight(min(max(wanted, SHORTEST), TALLEST))
 
     def choose(self, name: str) -> None:
         """Mark the row of the current class."""

@@ -69,10 +69,17 @@ class Desk:
 
     @current_class.setter
     def current_class(self, name: str) -> None:
+        """Choose a class; selected shapes get it too."""
         self._current_class = name
         if self.editor is not None:
             self.editor.choose_class(name)
         self.class_changed.emit(name)
+
+    def take_class(self, name: str) -> None:
+        """Choose a class for what is drawn next only."""
+        self._current_class = name
+        self.refresh_classes()
+        self.class_changed.emit(self.current_class)
 
     def open_regions(self, slide: Slide) -> Shapes:
         """Lay the regions of a slide over it, or give the layer that does already; the layer is edited from then on."""

@@ -38,19 +38,21 @@ class SlidesDock(Dock):
         self.stage = Stage(self.desk, self)
         self.errands = Errands(self)
         self._damages: dict[str, list[str]] = {}
+        self.setMinimumWidth(360)
         self._project_box()
         self._slides_box()
         self._background_box()
-        self.damage = MessageLine()
+        self.status, self.damage = MessageLine(), MessageLine()
         self.damage.setObjectName("damage")
-        self.body.addWidget(self.damage)
-        self.body.addWidget(self.message)
+        for line in (self.status, self.damage, self.message):
+            self.body.addWidget(line)
+        self.body.addStretch(1)
         self._connect()
         self.refresh()
 
     def _connect(self) -> None:
-        self.stage.opening.connect(lambda slide_id: self.message.tell(f"Opening {slide_id} ..."))
-        self.stage.shown.connect(self._on_shown)
+        self.stage.opening.connect(lambda slide_id: self.status.tell(f"Opening {slide_id} ..."))
+        self.stage.ended.connect(lambda: self.status.tell(""))
         self.stage.damaged.connect(self._on_damaged)
         self.listen(self.session.message, self.message.tell)
         self.listen(self.session.project_changed, self._on_project)
@@ -80,7 +82,8 @@ class SlidesDock(Dock):
             self.message.tell("Make or open a project first; slides are added to it.", is_error=True)
             return
         wanted = [Path(path) for path in paths]
-        self.message.tell(f"Adding {len(wanted)} slide(s) ...")
+        self.message.tell("")
+        self.status.tell(f"Adding {len(wanted)} slide(s) ...")
         self.errands.run(lambda: _add_each(project, wanted), self._on_added, self.session.report)
         self._enable()
 
@@ -276,16 +279,12 @@ class SlidesDock(Dock):
 
     def _on_added(self, outcome: tuple[list[str], list[str]]) -> None:
         added, refused = outcome
-        self.message.tell("")
+        self.status.tell("")
         self.session.slides_changed.emit()
         if added and self.session.current_slide is None:
             self.stage.show(added[0])
         if refused:
             self.message.tell(" ".join(refused), is_error=True)
-
-    def _on_shown(self, slide_id: str) -> None:
-        if self.message.text() == f"Opening {slide_id} ...":
-            self.message.tell("")
 
     def _on_current(self, _slide_id: str) -> None:
         self.table.mark(self.session.current_slide)

@@ -114,7 +114,7 @@ def regions_layer(
         "shape_type": "polygon",
         "ndim": 2,
         "features": _columns([r.class_name for r in regions], [r.uid for r in regions], classes),
-        "edge_width": max(1.0, max(slide.shape) / 1500),
+        "edge_width": float(np.clip(max(slide.shape) / 400, 2, 30)),
         **({"edge_color": edge, "face_color": [(*rgba[:3], FILL) for rgba in edge]} if edge else {}),
     }
 

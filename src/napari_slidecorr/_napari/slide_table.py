@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from napari_slidecorr.cohort import CohortSlide
     from napari_slidecorr.project import Project
 
-COLUMNS = {"Slide": 104, "Size (px)": 92, "µm per px": 104, "Group": 84, "Regions": 40}
+COLUMNS = ("Slide", "Size (px)", "µm/px", "Group", "Regions")
 ID, SIZE, MPP, GROUP, REGIONS = range(5)
 NO_MPP = "not known - set it"
+SHORTEST, TALLEST = 110, 420
 UNOPENED = "cannot be opened"
 
 
@@ -74,17 +75,17 @@ class SlideTable(QTableWidget):
     def __init__(self) -> None:
         super().__init__(0, len(COLUMNS))
         self.ids: tuple[str, ...] = ()
-        self.setHorizontalHeaderLabels(list(COLUMNS))
+        self.setHorizontalHeaderLabels(COLUMNS)
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         self.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         self.verticalHeader().hide()
-        self.setMinimumHeight(170)
-        for column, width in enumerate(COLUMNS.values()):
-            self.setColumnWidth(column, width)
-        self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
-        self.horizontalHeader().setStretchLastSection(True)
+        header = self.horizontalHeader()
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(ID, QHeaderView.ResizeMode.Stretch)
+        header.setMinimumSectionSize(36)
+        self._fit()
         self.itemChanged.connect(self._on_changed)
         self.cellDoubleClicked.connect(self._on_double_click)
 
@@ -97,6 +98,12 @@ class SlideTable(QTableWidget):
             for column, text in enumerate((slide.id, "...", "...", slide.group, "...")):
                 self.setItem(row, column, _item(text, editable=column == GROUP))
         self.blockSignals(False)
+        self._fit()
+
+    def _fit(self) -> None:
+        """As tall as its rows, within reason; more of them scroll."""
+        wanted = self.horizontalHeader().sizeHint().height() + self.rowCount() * self.rowHeight(0) + 6
+        self.setFixedHeight(min(max(wanted, SHORTEST), TALLEST))
 
     def show_fact(self, fact: Fact) -> None:
         """Fill in what opening a slide told."""
@@ -173,7 +180,8 @@ def _mpp_text(slide: Slide) -> tuple[str, str]:
     y, x = slide.mpp
     same = abs(y - x) < 1e-3 * x
     text = f"{x:.4g}" if same else f"{x:.4g} x {y:.4g}"
-    return f"{text} ({slide.mpp_source})", f"{x:g} x {y:g} micrometres per pixel, from: {slide.mpp_source}"
+    who = "user" if slide.mpp_source == "user" else "file"
+    return f"{text} ({who})", f"{x:g} x {y:g} micrometres per pixel, from: {slide.mpp_source}"
 
 
 def _properties(slide: Slide) -> str:

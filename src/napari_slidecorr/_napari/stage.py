@@ -39,12 +39,15 @@ class Stage(QObject):
     ----------
     opening, shown
         Signals with a slide's id: it is being opened; it stands in the viewer, with its regions.
+    ended
+        Signal: nothing is being opened any more, whatever came of it.
     damaged
         Signal with a slide's id and a sentence, for each place that cannot be read.
     """
 
     opening = Signal(str)
     shown = Signal(str)
+    ended = Signal()
     damaged = Signal(str, str)
 
     def __init__(self, desk: Desk, parent: QObject) -> None:
@@ -61,6 +64,7 @@ class Stage(QObject):
         shown = layers.find_layer(self.viewer, "slide", slide_id) is not None
         if shown and self.session.current_slide == slide_id:
             self.wanted = None
+            self.ended.emit()
             return
         project = self.session.require_project()
         self.wanted = slide_id
@@ -75,6 +79,7 @@ class Stage(QObject):
     def clear(self) -> None:
         """Take all layers of the project's slides away; what was drawn is saved."""
         self.wanted = None
+        self.ended.emit()
         self.session.current_slide = None
         self._remove_others("")
 
@@ -110,6 +115,7 @@ class Stage(QObject):
             self.viewer.layers.selection.active = layer
             layer.mode = tool
         self._centre(slide)
+        self.ended.emit()
         self.shown.emit(slide.id)
 
     def _tool(self) -> str:
@@ -139,4 +145,5 @@ class Stage(QObject):
 
     def _on_failed(self, error: BaseException) -> None:
         self.wanted = None
+        self.ended.emit()
         self.session.report(error)

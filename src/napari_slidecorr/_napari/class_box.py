@@ -1,0 +1,213 @@
+"""The classes of a project: added, renamed, recoloured, deleted, and what is drawn of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import QColorDialog, QGroupBox, QInputDialog, QLabel, QMessageBox, QSizePolicy, QVBoxLayout
+
+from napari_slidecorr._napari import layers
+from napari_slidecorr._napari.class_table import ClassTable, Tally, tally, warnings_about
+from napari_slidecorr._napari.desk import Desk
+from napari_slidecorr._napari.errands import Errands
+from napari_slidecorr._napari.parts import button, row
+from napari_slidecorr._napari.region_editor import RegionEditor, renamed
+from napari_slidecorr.errors import ProjectError, SlideCorrError
+from napari_slidecorr.regions import IGNORE
+
+if TYPE_CHECKING:
+    from napari_slidecorr.project import Project
+
+
+class ClassBox(QGroupBox):
+    """Table of classes, buttons to change them, and a warning where a class is on too few slides.
+
+    Parameters
+    ----------
+    desk : Desk
+    attempt
+        Calls an action and shows its error; False when there was one.
+    tell
+        Shows a sentence.
+    """
+
+    def __init__(self, desk: Desk, attempt: Callable[[Callable[[], Any]], bool], tell: Callable[[str], None]) -> None:
+        super().__init__("Classes")
+        self.desk, self.session = desk, desk.session
+        self._attempt, self._tell = attempt, tell
+        self._errands = Errands(self)
+        self._tallies: dict[str, Tally] = {}
+        self.table = ClassTable()
+        self.table.chosen.connect(partial(setattr, desk, "current_class"))
+        self.add_button = button("Add ...", "Add a class.", self._ask_add)
+        self.rename_button = button("Rename ...", "Rename the chosen class on all slides.", self._ask_rename)
+        self.color_button = button("Colour ...", "Give the chosen class another colour.", self._ask_color)
+        self.delete_button = button("Delete ...", "Delete the chosen class; its regions stay.", self._ask_delete)
+        self.warning = QLabel()
+        self.warning.setWordWrap(True)
+        self.warning.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+        layout = QVBoxLayout(self)
+        buttons = row(self.add_button, self.rename_button, self.color_button, self.delete_button)
+        for widget in (self.table, buttons, self.warning):
+            layout.addWidget(widget)
+
+    def add_class(self, name: str) -> bool:
+        """Add a class and make it the current one."""
+        name = name.strip()
+
+        def add() -> None:
+            project = self.session.require_project()
+            _check_new(project, name)
+            _set_classes(project, {"": name})
+            self.desk.take_class(name)
+            self.fill()
+
+        return self._attempt(add)
+
+    def rename_class(self, old: str, new: str) -> bool:
+        """Give a class another name, on all slides."""
+        return self._attempt(lambda: self._replace(old, new.strip()))
+
+    def delete_class(self, name: str) -> bool:
+        """Delete a class; its regions on all slides stay, without a class."""
+        return self._attempt(lambda: self._replace(name, ""))
+
+    def recolour_class(self, name: str, color: tuple[int, int, int]) -> bool:
+        """Give a class another colour."""
+
+        def change() -> None:
+            project = self.session.require_project()
+            project.set_classes(project.classes, {name: color})
+            self.desk.refresh_classes()
+            self.fill()
+
+        return self._attempt(change)
+
+    def count_all(self) -> None:
+        """Count anew, in a thread: the regions of all slides are read for it."""
+        project = self.session.project
+        ids = [slide.id for slide in project.cohort] if project else []
+        self._tallies = {slide_id: each for slide_id, each in self._tallies.items() if slide_id in ids}
+        self.fill()
+        if project is not None:
+            self._errands.run(lambda: _count_all(project), partial(self._on_counted, project), self.session.report)
+
+    def _on_counted(self, project: Project, tallies: dict[str, Tally]) -> None:
+        if project is self.session.project:
+            self._tallies = tallies
+            for editor in self.desk.editors():
+                self._count_open(editor)
+            self.fill()
+
+    def count(self, slide_id: str) -> None:
+        """Count a slide anew whose regions changed."""
+        editor = self.desk.editor_of(slide_id)
+        if editor is None:
+            self.count_all()
+        else:
+            self._count_open(editor)
+            self.fill()
+
+    def _count_open(self, editor: RegionEditor) -> None:
+        mpp = layers.identity(editor.layer)["mpp"]
+        groups = {slide.id: slide.group for slide in editor.project.cohort}
+        if editor.slide_id in groups:
+            self._tallies[editor.slide_id] = tally(editor.regions, mpp, groups[editor.slide_id])
+
+    def fill(self) -> None:
+        """Show the classes and what is known of them."""
+        project = self.session.project
+        classes, colors = (project.classes, project.colors) if project else ((), {})
+        here = self._tallies.get(self.session.current_slide or "")
+        self.table.fill(classes, colors, here, self._tallies.values())
+        self.table.choose(self.desk.current_class)
+        warning = warnings_about(classes, self._tallies.values()) if project else ""
+        self.warning.setText(warning)
+        self.warning.setVisible(bool(warning))
+
+    def _ask_add(self) -> None:
+        name, accepted = QInputDialog.getText(self, "New class", "Name of the new class, tumour for example:")
+        if accepted and name.strip():
+            self.add_class(name)
+
+    def _ask_rename(self) -> None:
+        if (old := self._chosen()) is None:
+            return
+        new, accepted = QInputDialog.getText(self, "Rename class", f"New name of {old}, on all slides:", text=old)
+        if accepted and new.strip() and new.strip() != old:
+            self.rename_class(old, new)
+
+    def _ask_color(self) -> None:
+        if (name := self._chosen()) is None:
+            return
+        color = QColorDialog.getColor(QColor(*self.session.require_project().colors[name]), self, f"Colour of {name}")
+        if color.isValid():
+            self.recolour_class(name, (color.red(), color.green(), color.blue()))
+
+    def _ask_delete(self) -> None:
+        if (name := self._chosen()) is None:
+            return
+        slides = [each for each in self._tallies.values() if name in each.amounts]
+        count = sum(each.amounts[name].regions for each in slides)
+        kept = f"\n\nIts {count} regions on {len(slides)} slides stay, without a class." if count else ""
+        answer = QMessageBox.question(self, "Delete class", f"Delete the class {name}?{kept}")
+        if answer == QMessageBox.StandardButton.Yes:
+            self.delete_class(name)
+
+    def _chosen(self) -> str | None:
+        name = self.table.current
+        if name in (None, "", IGNORE):
+            self._tell("Choose one of your own classes in the table first.")
+            return None
+        return name
+
+    def _replace(self, old: str, new: str) -> None:
+        project = self.session.require_project()
+        if self.session.busy:
+            raise ProjectError(f"{self.session.job_title} still runs and uses the classes; wait for it, or cancel it.")
+        if new and new != old:
+            _check_new(project, new)
+        self.desk.flush()
+        _set_classes(project, {old: new})
+        for slide in project.cohort:
+            editor, regions = self.desk.editor_of(slide.id), project.regions(slide.id)
+            if editor is not None:
+                editor.rename_class(old, new)
+            elif regions.of_class(old):
+                project.save_regions(slide.id, renamed(regions, old, new))
+        self.desk.flush()
+        self.desk.take_class(new if self.desk.current_class == old else self.desk.current_class)
+        self.count_all()
+
+
+def _count_all(project: Project) -> dict[str, Tally]:
+    """In a thread: tally all slides; one that cannot be opened is tallied in pixels, the Slides dock tells why."""
+    tallies = {}
+    for known in project.cohort:
+        try:
+            mpp = project.slide(known.id).mpp
+        except SlideCorrError:
+            mpp = known.mpp
+        try:
+            tallies[known.id] = tally(project.regions(known.id), mpp, known.group)
+        except SlideCorrError:
+            tallies[known.id] = Tally(known.group)
+    return tallies
+
+
+def _set_classes(project: Project, changes: dict[str, str]) -> None:
+    """Rename (old -> new), delete (old -> "") or add ("" -> new) classes; a renamed one keeps place and colour."""
+    old_colors = project.colors
+    names = [new for name in project.classes if (new := changes.get(name, name))]
+    colors = {changes.get(name, name): color for name, color in old_colors.items()}
+    colors.pop("", None)
+    added = [changes[""]] if "" in changes else []
+    project.set_classes([*names, *added], {name: colors[name] for name in names})
+
+
+def _check_new(project: Project, name: str) -> None:
+    if name in (*project.classes, IGNORE):
+        raise ProjectError(f"There is a class {name!r} already; give the regions that one instead.")

@@ -1,0 +1,467 @@
+"""The Regions dock and what stands behind it, with real mouse and keys where a hand would use them."""
+
+import threading
+
+import numpy as np
+import pytest
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import QColorDialog, QFileDialog, QInputDialog, QMessageBox
+from shapely import Polygon, box
+
+from napari_slidecorr import read_regions, write_regions
+from napari_slidecorr._napari import layers
+from napari_slidecorr._napari.class_table import COHORT, HERE, Amount, tally, warnings_about
+from napari_slidecorr._napari.dock_regions import RegionsDock
+from napari_slidecorr._napari.history import History
+from napari_slidecorr._napari.region_editor import with_holes
+from napari_slidecorr._napari.stage import Stage
+from napari_slidecorr.errors import ProjectError, RegionsError
+from napari_slidecorr.project import Project
+from napari_slidecorr.regions import IGNORE, Region, RegionSet
+
+A, B = "tumour", "stroma"
+
+
+def square(y, x, side, name=A):
+    return Region(name, box(y, x, y + side, x + side))
+
+
+# -- without a window -------------------------------------------------------------------------------------------------
+
+
+def test_history_goes_back_and_forth():
+    states = [RegionSet(tuple(square(i, i, 10) for i in range(n))) for n in range(4)]
+    history = History(states[0])
+    assert all(history.record(state) for state in states[1:])
+    assert not history.record(states[3])
+    assert [history.undo() for _ in range(4)] == [states[2], states[1], states[0], None]
+    assert [history.redo(), history.redo()] == [states[1], states[2]]
+    assert history.record(states[0])
+    assert history.redo() is None
+    assert history.undo() is states[2]
+
+
+def test_history_forgets_the_oldest_steps():
+    history = History(RegionSet(), limit=3)
+    for n in range(10):
+        history.record(RegionSet((square(n, 0, 1 + n),)))
+    assert sum(history.undo() is not None for _ in range(10)) == 3
+
+
+@pytest.mark.parametrize("picked", [pytest.param([1], id="inner"), pytest.param([0, 1], id="both")])
+def test_inner_shape_becomes_a_hole(picked):
+    outer, inner, other = square(0, 0, 100), square(20, 20, 10), square(200, 200, 50)
+    cut = with_holes(RegionSet((outer, inner, other)), [(outer, inner)[i] for i in picked])
+    assert [region.uid for region in cut] == [outer.uid, other.uid]
+    assert cut.regions[0].area_px == 100 * 100 - 10 * 10
+    assert len(cut.regions[0].polygon.interiors) == 1
+    assert cut.regions[1] is other
+
+
+def test_a_cut_through_a_region_gives_two():
+    outer, knife = square(0, 0, 100), Region(B, box(-10, 40, 110, 60))
+    cut = with_holes(RegionSet((outer, knife)), [knife])
+    assert [region.area_px for region in cut] == [4000, 4000]
+    assert len({region.uid for region in cut}) == 2
+
+
+def test_a_hole_needs_something_around_it():
+    lonely = square(0, 0, 10)
+    for chosen in ([], [lonely]):
+        with pytest.raises(RegionsError):
+            with_holes(RegionSet((lonely, square(50, 50, 5))), chosen)
+
+
+def test_tally_counts_and_measures():
+    regions = RegionSet((square(0, 0, 1000), square(0, 2000, 1000), square(0, 0, 500, B)))
+    assert tally(regions, (0.5, 0.5), "g").amounts == {A: Amount(2, mm2=0.5), B: Amount(1, mm2=0.0625)}
+    assert tally(regions, None, "g").amounts[A] == Amount(2, megapixels=2.0)
+    assert str(Amount(2, mm2=0.5) + Amount(1, megapixels=2.0)) == "3: 0.500 mm² + 2.00 Mpx"
+
+
+@pytest.mark.parametrize(
+    ("groups", "told"),
+    [
+        pytest.param([("p", A), ("q", A), ("p", B), ("q", B)], "", id="enough"),
+        pytest.param([("p", A), ("q", A), ("p", B)], "On one slide or patient only: stroma (on p)", id="one slide"),
+        pytest.param([("p", A), ("q", A)], "Not drawn yet: stroma", id="none"),
+        pytest.param([("p", A), ("p", A), ("p", B), ("q", B)], "only: tumour (on p)", id="one patient"),
+    ],
+)
+def test_a_class_on_one_slide_is_warned_of(groups, told):
+    tallies = [tally(RegionSet((square(0, 0, 9, name),)), None, group) for group, name in groups]
+    warning = warnings_about([A, B], tallies)
+    assert told in warning
+    assert bool(warning) == bool(told)
+
+
+# -- in a window ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def viewer(make_napari_viewer):
+    return make_napari_viewer()
+
+
+@pytest.fixture
+def dock(viewer, qtbot, tmp_path, small_slides):
+    """The dock on a project of two slides, the first in view."""
+    dock = RegionsDock(viewer)
+    qtbot.addWidget(dock)
+    project = dock.session.create_project(tmp_path / "project", (A, B))
+    project.add_slides(small_slides)
+    dock.session.slides_changed.emit()
+    dock.stage = Stage(dock.desk, dock)
+    show(dock, qtbot, "one")
+    yield dock
+    for thread in threading.enumerate():
+        if thread.name == "slidecorr-errand":
+            thread.join(10)
+
+
+def show(dock, qtbot, slide_id):
+    dock.stage.show(slide_id)
+    qtbot.waitUntil(lambda: layers.find_layer(dock.viewer, "regions", slide_id) is not None, timeout=20_000)
+
+
+def layer_of(dock):
+    return dock.desk.editor.layer
+
+
+def add(layer, y, x, side):
+    layer.add_polygons([np.array([[y, x], [y, x + side], [y + side, x + side], [y + side, x]]) - 0.5])
+
+
+def saved(dock, slide_id="one"):
+    """What another program would find on the disk."""
+    return Project.open(dock.session.project.folder).regions(slide_id)
+
+
+def wait_saved(qtbot, dock, check):
+    qtbot.waitUntil(lambda: check(saved(dock)), timeout=5_000)
+
+
+def press(dock, *keys):
+    for key in keys:
+        dock.viewer.window._qt_viewer.canvas._scene_canvas.events.key_press(key=_vispy_key(key), modifiers=(), text="")
+
+
+def _vispy_key(name):
+    from vispy.util import keys
+
+    return keys.Key(name) if len(name) == 1 else getattr(keys, name.upper())
+
+
+def test_a_drawn_shape_is_saved_with_its_class_within_a_second(dock, qtbot):
+    add(layer_of(dock), 100, 100, 200)
+    wait_saved(qtbot, dock, lambda regions: len(regions) == 1)
+    (region,) = saved(dock)
+    assert region.class_name == A
+    assert region.area_px == 200 * 200
+    assert region.polygon.bounds == (100, 100, 300, 300)
+    assert dock.classes.table.text(A, HERE) == "1: 0.010 mm²"
+    assert dock.classes.table.text(A, COHORT) == "1: 0.010 mm²"
+    assert "stroma" in dock.classes.warning.text()
+
+
+def test_number_keys_choose_classes_before_naparis_own(dock):
+    layer = layer_of(dock)
+    dock.viewer.layers.selection.active = layer
+    press(dock, "2")
+    assert dock.desk.current_class == B
+    assert dock.classes.table.current == B
+    assert layer.mode == "pan_zoom"  # 2 is "insert vertex" in napari
+    press(dock, "0")
+    assert dock.desk.current_class == IGNORE
+    press(dock, "7")
+    assert "no class 7" in dock.message.text()
+    assert dock.desk.current_class == IGNORE
+
+
+def test_number_keys_reclass_what_is_selected_but_not_what_was_just_drawn(dock, qtbot):
+    layer = layer_of(dock)
+    add(layer, 0, 0, 100)
+    add(layer, 200, 200, 100)
+    wait_saved(qtbot, dock, lambda regions: len(regions) == 2)
+    layer.mode = "select"
+    layer.selected_data = {1}
+    press(dock, "2")
+    wait_saved(qtbot, dock, lambda regions: [r.class_name for r in regions] == [A, B])
+    np.testing.assert_allclose(layer.edge_color[1][:3] * 255, dock.session.project.colors[B], atol=1)
+    layer.mode = "add_polygon"
+    layer.selected_data = {1}
+    press(dock, "1")
+    assert [r.class_name for r in dock.desk.editor.regions] == [A, B]
+    assert dock.desk.current_class == A
+
+
+def test_undo_and_redo_by_keys_reach_the_disk(dock, qtbot):
+    layer = layer_of(dock)
+    for n in range(3):
+        add(layer, 0, n * 200, 100)
+        qtbot.waitUntil(lambda n=n: len(dock.desk.editor.regions) == n + 1)
+    before = dock.desk.editor.regions
+    dock.undo_button.click()
+    dock.undo_button.click()
+    assert len(layer.data) == 1
+    wait_saved(qtbot, dock, lambda regions: len(regions) == 1)
+    dock.redo_button.click()
+    dock.redo_button.click()
+    assert not dock.redo_button.isEnabled()
+    assert dock.desk.editor.regions == before
+    assert layers.regions_of(layer) == before
+    wait_saved(qtbot, dock, lambda regions: len(regions) == 3)
+
+
+def test_undo_brings_a_deleted_region_back_to_its_place(dock, qtbot):
+    layer = layer_of(dock)
+    for n in range(3):
+        add(layer, 0, n * 200, 100)
+    qtbot.waitUntil(lambda: len(dock.desk.editor.regions) == 3)
+    before = dock.desk.editor.regions
+    layer.selected_data = {1}
+    dock.delete_button.click()
+    assert len(dock.desk.editor.regions) == 2
+    dock.undo_button.click()
+    assert layers.regions_of(layer) == before
+
+
+def test_an_outline_that_crosses_itself_becomes_simple_regions(dock, qtbot):
+    layer = layer_of(dock)
+    layer.add_polygons([np.array([[100, 100], [300, 300], [100, 300], [300, 100]], float)])
+    qtbot.waitUntil(lambda: len(layer.data) == 2)
+    assert all(region.polygon.is_valid for region in dock.desk.editor.regions)
+    assert "crossed itself" in dock.message.text()
+    wait_saved(qtbot, dock, lambda regions: len(regions) == 2)
+
+
+def test_a_line_is_no_region(dock, qtbot):
+    layer = layer_of(dock)
+    layer.add_lines(np.array([[0, 0], [200, 200]]))
+    qtbot.waitUntil(lambda: len(layer.data) == 0)
+    assert "no region" in dock.message.text()
+
+
+def test_hole_is_cut_saved_and_drawn(dock, qtbot):
+    layer = layer_of(dock)
+    add(layer, 0, 0, 300)
+    add(layer, 100, 100, 50)
+    layer.selected_data = {1}
+    dock.hole_button.click()
+    assert len(layer.data) == 1
+    wait_saved(qtbot, dock, lambda regions: len(regions) == 1 and len(regions.regions[0].polygon.interiors) == 1)
+    assert dock.desk.editor.regions.regions[0].area_px == 300 * 300 - 50 * 50
+    dock.hole_button.click()
+    assert "select it" in dock.message.text()
+
+
+def test_classes_are_added_renamed_recoloured_and_deleted_on_all_slides(dock, monkeypatch):
+    project = dock.session.project
+    project.save_regions("two", RegionSet((square(0, 0, 100, B),)))
+    add(layer_of(dock), 0, 0, 100)
+    monkeypatch.setattr(QInputDialog, "getText", lambda *_, **__: (" necrosis ", True))
+    layer_of(dock).mode = "select"
+    layer_of(dock).selected_data = {0}
+    dock.classes.add_button.click()
+    assert project.classes == (A, B, "necrosis")
+    assert [region.class_name for region in dock.desk.editor.regions] in ([], [A])
+    assert dock.desk.current_class == "necrosis"
+    dock.classes.add_button.click()
+    assert "already" in dock.message.text()
+    color = project.colors[B]
+    assert dock.classes.rename_class(B, "fat")
+    assert project.classes == (A, "fat", "necrosis")
+    assert project.colors["fat"] == color
+    assert [region.class_name for region in saved(dock, "two")] == ["fat"]
+    assert dock.classes.rename_class(A, "cancer")
+    assert [region.class_name for region in saved(dock)] == ["cancer"]
+    assert not dock.classes.rename_class("cancer", "fat")
+    monkeypatch.setattr(QColorDialog, "getColor", lambda *_, **__: QColor(1, 2, 3))
+    dock.classes.table.chosen.emit("cancer")
+    dock.classes.color_button.click()
+    assert project.colors["cancer"] == (1, 2, 3)
+    np.testing.assert_allclose(layer_of(dock).edge_color[0][:3] * 255, (1, 2, 3), atol=0.01)
+    asked = []
+    monkeypatch.setattr(QMessageBox, "question", lambda *args: asked.append(args[-1]) or QMessageBox.StandardButton.Yes)
+    dock.classes.delete_button.click()
+    assert "1 regions on 1 slides stay" in asked[0]
+    assert project.classes == ("fat", "necrosis")
+    assert [region.class_name for region in saved(dock)] == [""]
+    dock.undo_button.click()
+    dock.redo_button.click()
+    assert [region.class_name for region in dock.desk.editor.regions] == [""]
+
+
+def test_import_adds_and_says_what_it_left_out(dock, tmp_path, qtbot, monkeypatch):
+    path = tmp_path / "from_qupath.geojson"
+    write_regions(path, RegionSet((square(0, 0, 100), square(0, 200, 100, "necrosis"))))
+    add(layer_of(dock), 300, 300, 50)
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(path), ""))
+    dock.import_button.click()
+    assert len(layer_of(dock).data) == 3
+    assert "2 regions added from from_qupath.geojson (tumour: 1, necrosis: 1)" in dock.message.text()
+    assert "necrosis" in dock.classes.table.names
+    wait_saved(qtbot, dock, lambda regions: len(regions) == 3)
+    dock.import_button.click()
+    assert len(layer_of(dock).data) == 3
+    assert "already" in dock.message.text()
+    dock.undo_button.click()
+    assert len(layer_of(dock).data) == 1
+
+
+@pytest.mark.parametrize("text", ["", "{}", "not json", '{"type": "FeatureCollection", "features": 3}'])
+def test_a_bad_file_of_regions_is_told_and_nothing_changes(dock, tmp_path, text):
+    (path := tmp_path / "bad.geojson").write_text(text)
+    assert not dock.import_regions(path)
+    assert "bad.geojson" in dock.message.text()
+    assert len(layer_of(dock).data) == 0
+
+
+def test_export_writes_what_is_drawn(dock, tmp_path, monkeypatch):
+    outer = Polygon([(0, 0), (0, 300), (300, 300), (300, 0)], [[(50, 50), (50, 90), (90, 90), (90, 50)]])
+    dock.desk.editor.set_regions(RegionSet((Region(A, outer), square(400, 400, 30, B))))
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "out"), ""))
+    dock.export_button.click()
+    assert read_regions(tmp_path / "out.geojson").regions == dock.desk.editor.regions
+
+
+def test_a_full_disk_is_told_and_saved_when_there_is_room_again(dock, qtbot, monkeypatch):
+    def full(*_):
+        raise ProjectError("regions/one.geojson: no space is left on the disk; free some.")
+
+    editor = dock.desk.editor
+    with monkeypatch.context() as patch:
+        patch.setattr(editor.project, "save_regions", full)
+        add(editor.layer, 0, 0, 100)
+        qtbot.waitUntil(lambda: "no space" in dock.message.text(), timeout=5_000)
+        assert editor.dirty
+    dock.desk.flush()
+    assert not editor.dirty
+    assert len(saved(dock)) == 1
+
+
+def test_what_was_just_drawn_is_saved_when_the_slide_changes_or_a_job_starts(dock, qtbot):
+    add(layer_of(dock), 0, 0, 100)
+    show(dock, qtbot, "two")
+    assert len(saved(dock)) == 1
+    add(layer_of(dock), 0, 0, 100)
+    dock.session.job_started.emit("Training")
+    assert len(saved(dock, "two")) == 1
+
+
+def test_what_was_just_drawn_is_saved_when_the_viewer_closes(dock):
+    add(layer_of(dock), 0, 0, 100)
+    dock.viewer.layers.clear()
+    assert len(saved(dock)) == 1
+
+
+def test_without_a_class_or_slide_tools_say_what_to_do(dock, tmp_path):
+    dock.session.create_project(tmp_path / "empty")
+    assert not dock.draw("add_polygon")
+    assert "No slide" in dock.message.text()
+    assert dock.classes.table.names == (IGNORE,)
+    assert "two or more classes" in dock.classes.warning.text()
+
+
+# -- with the mouse ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def canvas(dock, qtbot):
+    """The picture in a shown window, with the whole slide in view."""
+    window = dock.viewer.window._qt_window
+    window.resize(1000, 800)
+    window.show()
+    qtbot.waitExposed(window)
+    dock.viewer.reset_view()
+    return dock.viewer.window._qt_viewer.canvas.native
+
+
+@pytest.fixture
+def hand(dock, canvas, qtbot):
+    """Where on the canvas a level-0 pixel lies, and the mouse to go there."""
+
+    class Hand:
+        def at(self, y, x):
+            camera = dock.viewer.scene.camera
+            scale = layer_of(dock).scale
+            dy, dx = (np.array((y, x)) * scale - camera.center[-2:]) * camera.zoom
+            return QPoint(round(canvas.width() / 2 + dx), round(canvas.height() / 2 + dy))
+
+        def click(self, *corners):
+            for y, x in corners:
+                qtbot.mouseMove(canvas, self.at(y, x))
+                qtbot.mouseClick(canvas, Qt.MouseButton.LeftButton, pos=self.at(y, x))
+                qtbot.wait(30)
+
+        def double_click(self, y, x):
+            self.click((y, x))
+            qtbot.mouseDClick(canvas, Qt.MouseButton.LeftButton, pos=self.at(y, x))
+
+        def drag(self, *corners):
+            qtbot.mousePress(canvas, Qt.MouseButton.LeftButton, pos=self.at(*corners[0]))
+            for corner in corners[1:]:
+                qtbot.mouseMove(canvas, self.at(*corner))
+                qtbot.wait(20)
+            qtbot.mouseRelease(canvas, Qt.MouseButton.LeftButton, pos=self.at(*corners[-1]))
+
+    return Hand()
+
+
+def test_polygon_rectangle_and_lasso_are_drawn_with_the_mouse(dock, hand, qtbot):
+    dock._tools["add_polygon"].click()
+    assert dock._tools["add_polygon"].isChecked()
+    hand.click((200, 200), (200, 600), (600, 600))
+    hand.double_click(600, 200)
+    qtbot.waitUntil(lambda: len(dock.desk.editor.regions) == 1, timeout=5_000)
+    press(dock, "2")
+    dock._tools["add_rectangle"].click()
+    hand.drag((200, 800), (300, 900), (600, 1200))
+    qtbot.waitUntil(lambda: len(dock.desk.editor.regions) == 2, timeout=5_000)
+    dock._tools["add_polygon_lasso"].click()
+    hand.drag((700, 300), (700, 500), (800, 700), (900, 700), (950, 500), (900, 300), (800, 250))
+    qtbot.waitUntil(lambda: len(dock.desk.editor.regions) == 3, timeout=5_000)
+    polygon, rectangle, lasso = dock.desk.editor.regions
+    assert [region.class_name for region in (polygon, rectangle, lasso)] == [A, B, B]
+    assert polygon.area_px == pytest.approx(400 * 400, rel=0.05)
+    assert rectangle.area_px == pytest.approx(400 * 400, rel=0.05)
+    assert lasso.area_px == pytest.approx(80_000, rel=0.3)
+    wait_saved(qtbot, dock, lambda regions: len(regions) == 3)
+    np.testing.assert_allclose(layer_of(dock).edge_color[2][:3] * 255, dock.session.project.colors[B], atol=1)
+
+
+def test_a_stray_click_leaves_nothing(dock, hand, qtbot):
+    dock._tools["add_rectangle"].click()
+    hand.click((500, 500))
+    qtbot.waitUntil(lambda: "stray" in dock.message.text(), timeout=5_000)
+    dock._tools["add_polygon"].click()
+    hand.click((500, 500), (500, 700))
+    dock._tools["select"].click()
+    qtbot.wait(50)
+    assert len(layer_of(dock).data) == len(layer_of(dock).features) == 0
+    assert not dock.desk.editor.history.can_undo
+    dock._tools["add_rectangle"].click()
+    hand.drag((200, 800), (300, 900), (600, 1200))
+    qtbot.waitUntil(lambda: len(dock.desk.editor.regions) == 1, timeout=5_000)
+
+
+def test_a_class_key_while_drawing_is_for_the_shape_being_drawn(dock, hand, qtbot):
+    dock._tools["add_polygon"].click()
+    hand.click((200, 200), (200, 600), (600, 600))
+    press(dock, "2")
+    hand.double_click(600, 200)
+    qtbot.waitUntil(lambda: len(dock.desk.editor.regions) == 1, timeout=5_000)
+    assert dock.desk.editor.regions.regions[0].class_name == B
+    assert dock.desk.editor.regions.regions[0].area_px == pytest.approx(400 * 400, rel=0.05)
+
+
+def test_a_dragged_region_is_saved_where_it_lies(dock, hand, qtbot):
+    dock.desk.editor.set_regions(RegionSet((square(200, 200, 300),)))
+    dock._tools["select"].click()
+    hand.click((350, 350))
+    hand.drag((350, 350), (400, 500), (450, 700))
+    wait_saved(qtbot, dock, lambda regions: len(regions) == 1 and regions.regions[0].polygon.bounds[1] > 450)
+    assert saved(dock).regions[0].polygon.bounds == pytest.approx((300, 550, 600, 850), abs=15)
+    dock.undo_button.click()
+    assert dock.desk.editor.regions.regions[0].polygon.bounds == (200, 200, 500, 500)
