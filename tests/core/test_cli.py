@@ -6,16 +6,20 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from napari_slidecorr import demo
 from napari_slidecorr.cli import app
 from napari_slidecorr.cli_output import print_result, told_in_one_sentence
+from napari_slidecorr.config import PatchConfig
 from napari_slidecorr.io import read_map, write_regions
 from napari_slidecorr.regions import RegionSet
-from napari_slidecorr.sample_data import make_cohort
+from napari_slidecorr.sample_data import COHORTS, make_cohort
 
 QUICK = ["--backbone", "resnet18", "--weights", "random", "--size-px", "32", "--seed", "1", "--device", "cpu"]
 
@@ -161,6 +165,28 @@ def test_ctrl_c_stops_in_order_and_the_same_command_resumes(project):
     assert "Resuming after epoch" in outcome.stderr
     assert "after 6 epoch" in outcome.stdout
     assert (project / "runs" / "long" / "model.json").exists()
+
+
+@pytest.mark.slow
+def test_the_demo_prints_its_table(tmp_path, monkeypatch):
+    quick = replace(demo.DEMO_CONFIG, epochs=1, patches=PatchConfig(size_px=32, mpp=0.5))
+    monkeypatch.setattr(demo, "run_demo", partial(demo.run_demo, slides=4, size_px=512, config=quick))
+    text = call("demo", "--out", tmp_path / "out")
+    assert "held-out AUC" in text
+    assert [line.split()[0] for line in text.splitlines()[1:3]] == ["Baseline", "SCR"]
+    told = call_json("demo", "--out", tmp_path / "out")
+    assert [row["objective"] for row in told["rows"]] == ["Baseline", "SCR"]
+    for row, line in zip(told["rows"], text.splitlines()[1:3], strict=True):
+        assert f"{row['train_auc']:.3f}" in line, "the second run gives the same numbers"
+    for path in (told["summary"], told["project"], *told["maps"]):
+        assert os.path.exists(path)  # noqa: PTH110
+
+
+def test_the_demo_offers_every_cohort():
+    help_text = call("demo", "--help")
+    for kind in COHORTS:
+        assert kind in help_text
+    assert CliRunner().invoke(app, ["demo", "--out", "x", "--kind", "other"]).exit_code == 2
 
 
 BAD_SLIDES = {
