@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from psygnal import Signal
 
 from napari_slidecorr.errors import ProjectError, SlideCorrError
-from napari_slidecorr.events import Event, JobEnd, JobStatus
+from napari_slidecorr.events import Event, JobEnd, JobStatus, Predicted, Trained
 
 if TYPE_CHECKING:
     from napari_slidecorr.project import Project
@@ -84,7 +84,9 @@ class Session:
     @project.setter
     def project(self, project: Project | None) -> None:
         if self.busy:
-            raise ProjectError(f"{self._job_title} still runs. Wait for its end, or cancel it, before opening a project.")
+            raise ProjectError(
+                f"{self._job_title} still runs. Wait for its end, or cancel it, before opening a project."
+            )
         self._project = project
         self._current_slide = None
         self.project_changed.emit()
@@ -143,7 +145,7 @@ class Session:
     @property
     def busy(self) -> bool:
         """Whether a job runs."""
-        return self._job is not None
+        return bool(self._job_title)
 
     @property
     def job_title(self) -> str:
@@ -179,6 +181,7 @@ class Session:
             if on_event is not None:
                 on_event(event)
             self.job_event.emit(event)
+            self._tell_result(event)
 
         def pass_end(end: JobEnd) -> None:
             self._job, self._job_title = None, ""
@@ -202,6 +205,13 @@ class Session:
     def report(self, error: BaseException) -> None:
         """Send an error to whoever shows messages."""
         self.message.emit(sentence(error), True)
+
+    def _tell_result(self, event: Event) -> None:
+        """A result is news for every dock, also when the one that asked for it is gone."""
+        if isinstance(event, Trained):
+            self.runs_changed.emit()
+        elif isinstance(event, Predicted):
+            self.maps_changed.emit(event.result.slide_id)
 
     def _tell_end(self, title: str, end: JobEnd) -> None:
         if end.status is JobStatus.FAILED and end.error is not None:

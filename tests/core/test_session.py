@@ -1,7 +1,7 @@
 import pytest
 
 from napari_slidecorr.errors import ProjectError, TrainingError
-from napari_slidecorr.events import Event, JobEnd, JobStatus
+from napari_slidecorr.events import Event, JobEnd, JobStatus, Predicted, Trained
 from napari_slidecorr.session import Session, sentence
 
 
@@ -124,3 +124,16 @@ def test_the_project_stays_while_a_job_runs(session, runner):
         session.project = None
     runner.on_end(JobEnd(JobStatus.COMPLETED))
     session.project = None
+
+
+def test_results_are_news_for_every_dock(session, runner):
+    class Map:
+        slide_id = "a"
+
+    news = []
+    session.runs_changed.connect(lambda: news.append("runs"))
+    session.maps_changed.connect(news.append)
+    session.start(list, "Work")
+    runner.on_event(Trained(phase="trained", result=None))
+    runner.on_event(Predicted(phase="predicted", result=Map()))
+    assert news == ["runs", "a"]

@@ -53,3 +53,25 @@ def small_slides(tmp_path):
 @pytest.fixture
 def slide_without_mpp(tmp_path):
     return write_slide(tmp_path / "unknown.tif", mpp=None, seed=3)
+
+
+@pytest.fixture(scope="session")
+def sample_cohort(tmp_path_factory):
+    """Four small made-up slides of two or three classes, with regions."""
+    from napari_slidecorr.events import drain
+    from napari_slidecorr.sample_data import make_cohort
+
+    return drain(make_cohort(tmp_path_factory.mktemp("cohort"), slides=4, size_px=640))
+
+
+@pytest.fixture
+def project(tmp_path, sample_cohort):
+    """A project of these slides."""
+    from napari_slidecorr.project import Project
+    from napari_slidecorr.sample_data import CLASS_COLORS
+
+    made = Project.create(tmp_path / "project", tuple(CLASS_COLORS))
+    made.add_slides([sample.path for sample in sample_cohort])
+    for sample in sample_cohort:
+        made.save_regions(sample.id, sample.regions)
+    return made

@@ -98,6 +98,11 @@ class MapView:
         """The layer of one class's probability."""
         return self._probability
 
+    @property
+    def is_in_viewer(self) -> bool:
+        """Whether nobody has removed a layer of it."""
+        return all(layer in self._viewer.layers for layer in (self._classes, self._probability))
+
     def write(self, rows: slice, columns: slice, probabilities: NDArray[np.float32]) -> None:
         """Put a block into the map, shape (K, rows, columns); shown at the next `refresh`."""
         self.prediction.probabilities[:, rows, columns] = probabilities

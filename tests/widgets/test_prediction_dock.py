@@ -1,0 +1,231 @@
+import json
+
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+
+from napari_slidecorr import io
+from napari_slidecorr._napari.dock_prediction import PredictionDock, with_suffix
+from napari_slidecorr._napari.layers import add_slide, find_layer
+from napari_slidecorr._napari.torch_door import load_torch
+from napari_slidecorr.config import CrossEntropyConfig, PatchConfig, TrainConfig
+from napari_slidecorr.events import BlockDone, JobStatus, MapBegun, drain
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, sample_cohort):
+    """A model that was trained for a moment, to be copied into projects."""
+    from napari_slidecorr.project import Project
+    from napari_slidecorr.sample_data import CLASS_COLORS
+
+    load_torch()
+    made = Project.create(tmp_path_factory.mktemp("trained") / "project", tuple(CLASS_COLORS))
+    made.add_slides([sample.path for sample in sample_cohort])
+    for sample in sample_cohort:
+        made.save_regions(sample.id, sample.regions)
+    config = TrainConfig(
+        objective=CrossEntropyConfig(),
+        backbone="test_resnet",
+        weights="random",
+        epochs=1,
+        patches=PatchConfig(size_px=32),
+        device="cpu",
+    )
+    return drain(made.train(config)).spec_path.parent
+
+
+@pytest.fixture
+def with_model(project, trained):
+    import shutil
+
+    shutil.copytree(trained, project.folder / "runs" / trained.name)
+    return project
+
+
+@pytest.fixture
+def dock(make_napari_viewer, with_model):
+    viewer = make_napari_viewer()
+    dock = PredictionDock(viewer)
+    viewer.window.add_dock_widget(dock, name="Prediction")
+    dock.session.project = with_model
+    dock.form.edits["block_cells"].write(4)
+    show(dock, with_model.cohort[0].id)
+    return dock
+
+
+def show(dock, slide_id):
+    """Bring a slide into view, as the Slides dock does."""
+    add_slide(dock.viewer, dock.session.project.slide(slide_id))
+    dock.session.current_slide = slide_id
+
+
+@pytest.fixture
+def ends(dock):
+    heard = []
+    dock.session.job_ended.connect(heard.append)
+    return heard
+
+
+def click(qtbot, button):
+    assert button.isEnabled()
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+
+
+def predict(qtbot, dock, ends):
+    click(qtbot, dock.predict_button)
+    qtbot.waitUntil(lambda: bool(ends), timeout=60_000)
+    end = ends.pop()
+    assert end.status is JobStatus.COMPLETED, end.error
+    return end
+
+
+def test_the_map_grows_in_the_layers_block_by_block(qtbot, dock, ends):
+    slide_id, filled = dock.session.current_slide, []
+
+    def watch(event):
+        layer = find_layer(dock.viewer, "class_map", slide_id)
+        if isinstance(event, MapBegun | BlockDone):
+            filled.append(np.count_nonzero(layer.data))
+
+    dock.session.job_event.connect(watch)
+    end = predict(qtbot, dock, ends)
+    assert filled[0] == 0
+    assert len(set(filled)) > 2, "several steps"
+    assert filled == sorted(filled)
+    layer = find_layer(dock.viewer, "class_map", slide_id)
+    np.testing.assert_array_equal(layer.data, end.result.class_map())
+    assert len(dock.session.project.maps(slide_id)) == 1
+    assert "Slide score" in dock.score.text()
+    assert "mm²" in dock.score.text()
+
+
+def test_class_probability_and_threshold_are_chosen_from_the_dock(qtbot, dock, ends):
+    prediction = predict(qtbot, dock, ends).result
+    slide_id = dock.session.current_slide
+    classes = find_layer(dock.viewer, "class_map", slide_id)
+    probability = find_layer(dock.viewer, "probability", slide_id)
+    dock.threshold.setValue(0.5)
+    np.testing.assert_array_equal(classes.data, prediction.class_map(0.5))
+    dock.view_choice.setCurrentIndex(2)
+    assert dock.view_choice.currentText() == f"Probability of {prediction.classes[1]}"
+    np.testing.assert_array_equal(probability.data, prediction.probabilities[1])
+    assert (classes.visible, probability.visible) == (False, True)
+    dock.view_choice.setCurrentIndex(0)
+    assert (classes.visible, probability.visible) == (True, False)
+
+
+def test_cancel_keeps_the_blocks_and_predicting_again_goes_on(qtbot, dock, ends):
+    slide_id, blocks = dock.session.current_slide, []
+
+    def stop(event):
+        if isinstance(event, BlockDone) and not blocks:
+            blocks.append(event)
+            click(qtbot, dock.job.cancel)
+
+    dock.session.job_event.connect(stop)
+    click(qtbot, dock.predict_button)
+    qtbot.waitUntil(lambda: bool(ends), timeout=60_000)
+    assert ends.pop().status is JobStatus.CANCELLED
+    assert dock.session.project.maps(slide_id) == []
+    assert not dock.export("never.geojson"), "half a map is not exported"
+    begun = []
+    dock.session.job_event.connect(lambda event: begun.append(event) if isinstance(event, MapBegun) else None)
+    predict(qtbot, dock, ends)
+    assert begun[0].begun.predicted.any() or np.isnan(blocks[0].probabilities).all()
+    assert len(dock.session.project.maps(slide_id)) == 1
+
+
+def test_all_slides_and_the_one_in_view_first(qtbot, dock, ends):
+    project = dock.session.project
+    show(dock, project.cohort[2].id)
+    dock.slide_choice.setCurrentIndex(1)
+    begun = []
+    dock.session.job_event.connect(lambda event: begun.append(event) if isinstance(event, MapBegun) else None)
+    predict(qtbot, dock, ends)
+    assert begun[0].begun.slide_id == project.cohort[2].id
+    assert all(len(project.maps(slide.id)) == 1 for slide in project.cohort)
+    assert find_layer(dock.viewer, "class_map", project.cohort[0].id) is None, (
+        "only the map of the slide in view is shown"
+    )
+
+
+def test_a_stored_map_is_shown_when_its_slide_comes_into_view(qtbot, dock, ends):
+    project = dock.session.project
+    first, second = (slide.id for slide in project.cohort[:2])
+    predict(qtbot, dock, ends)
+    for kind in ("class_map", "probability"):
+        dock.viewer.layers.remove(find_layer(dock.viewer, kind, first))
+    show(dock, second)
+    assert dock.map_box.isHidden()
+    show(dock, first)
+    qtbot.waitUntil(lambda: find_layer(dock.viewer, "class_map", first) is not None, timeout=10_000)
+    assert not dock.map_box.isHidden()
+
+
+def test_a_map_that_was_removed_while_it_grows_comes_back_whole(qtbot, dock, ends):
+    slide_id, removed = dock.session.current_slide, []
+
+    def remove(event):
+        if isinstance(event, BlockDone) and not removed:
+            removed.append(find_layer(dock.viewer, "class_map", slide_id))
+            dock.viewer.layers.remove(removed[0])
+
+    dock.session.job_event.connect(remove)
+    end = predict(qtbot, dock, ends)
+    layer = find_layer(dock.viewer, "class_map", slide_id)
+    assert layer is not removed[0]
+    np.testing.assert_array_equal(layer.data, end.result.class_map())
+
+
+@pytest.mark.parametrize("name", ["out.geojson", "out.ome.zarr"])
+def test_export(qtbot, dock, ends, tmp_path, name):
+    prediction = predict(qtbot, dock, ends).result
+    assert dock.export_button.isEnabled()
+    assert dock.export(tmp_path / name)
+    qtbot.waitUntil(lambda: "Exported to" in dock.message.text(), timeout=10_000)
+    if name.endswith("json"):
+        assert json.loads((tmp_path / name).read_text())["type"] == "FeatureCollection"
+    else:
+        np.testing.assert_array_equal(io.read_map(tmp_path / name).probabilities, prediction.probabilities)
+
+
+def test_an_export_that_fails_says_why(qtbot, dock, ends, tmp_path):
+    predict(qtbot, dock, ends)
+    assert dock.export(tmp_path / "out.csv")
+    qtbot.waitUntil(lambda: "out.csv" in dock.message.text() and dock.message.property("error"), timeout=10_000)
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "wanted"),
+    [
+        ("a", "OME-Zarr (*.ome.zarr)", "a.ome.zarr"),
+        ("a", "QuPath polygons (*.geojson)", "a.geojson"),
+        ("a.geojson", "OME-Zarr (*.ome.zarr)", "a.geojson"),
+    ],
+)
+def test_the_dialogs_file_gets_a_suffix(path, kind, wanted):
+    assert with_suffix(path, kind) == wanted
+
+
+def test_without_model_or_slide_the_dock_says_what_is_missing(qtbot, make_napari_viewer, project, trained):
+    dock = PredictionDock(make_napari_viewer())
+    assert not dock.predict_button.isEnabled()
+    dock.session.project = project
+    click(qtbot, dock.predict_button)
+    assert "Train one in the Training dock" in dock.message.text()
+    import shutil
+
+    shutil.copytree(trained, project.folder / "runs" / trained.name)
+    dock.session.runs_changed.emit()
+    click(qtbot, dock.predict_button)
+    assert "No slide is in view" in dock.message.text()
+    assert not dock.session.busy
+
+
+def test_what_is_on_the_screen_is_predicted_first(dock):
+    layer = find_layer(dock.viewer, "slide", dock.session.current_slide)
+    layer._data_level = len(layer.data) - 1
+    layer.corner_pixels = np.asarray([[10, 20, 0], [30, 50, 2]])
+    factor = layer.downsample_factors[-1][0]
+    box = dock._visible_box()
+    assert (box.y0, box.x0, box.y1, box.x1) == tuple(int(n * factor) for n in (10, 20, 30, 50))

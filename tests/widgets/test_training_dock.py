@@ -1,0 +1,203 @@
+import threading
+
+import pytest
+from qtpy.QtCore import Qt
+
+from napari_slidecorr._napari import dock_training
+from napari_slidecorr._napari.dock_training import TrainingDock
+from napari_slidecorr._napari.patch_counts import FEW_SLIDES, doubts
+from napari_slidecorr.config import CrossEntropyConfig, PatchConfig, ScrConfig, TrainConfig
+from napari_slidecorr.errors import TrainingError
+from napari_slidecorr.events import JobStatus
+from napari_slidecorr.project import Project
+
+SMALL = TrainConfig(
+    objective=ScrConfig(beta=0.1),
+    backbone="test_resnet",
+    weights="random",
+    epochs=3,
+    patches=PatchConfig(size_px=64),
+    learning_rate=3e-3,
+    device="cpu",
+)
+
+
+@pytest.fixture
+def dock(make_napari_viewer, project):
+    viewer = make_napari_viewer()
+    dock = TrainingDock(viewer)
+    viewer.window.add_dock_widget(dock, name="Training")
+    dock.show()
+    dock.session.project = project
+    dock.form.set(SMALL)
+    return dock
+
+
+@pytest.fixture
+def ends(dock):
+    heard = []
+    dock.session.job_ended.connect(heard.append)
+    return heard
+
+
+def click(qtbot, button):
+    assert button.isEnabled()
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+
+
+def run(qtbot, dock, ends, button=None):
+    click(qtbot, button or dock.train_button)
+    qtbot.waitUntil(lambda: bool(ends), timeout=60_000)
+    return ends.pop()
+
+
+def test_train_shows_counts_terms_curve_and_the_model(qtbot, dock, ends):
+    qtbot.waitUntil(lambda: "patches on 4 slides" in dock.counts.sum.text(), timeout=10_000)
+    assert dock.counts.table.rowCount() == 4
+    end = run(qtbot, dock, ends)
+    assert end.status is JobStatus.COMPLETED, end.error
+    assert len(dock.curve.epochs) == 3
+    assert dock.curve.epochs[-1].loss < dock.curve.epochs[0].loss
+    assert "same-slide pairs" in dock.terms.text()
+    assert "slide correlation" in dock.terms.text()
+    assert "AUC training" in dock.scores.text()
+    assert "random weights" in dock.notices.text()
+    assert dock.runs.item(0).text().startswith("scr-test_resnet-001")
+    assert f"{dock.curve.epochs[-1].validation_auc:.3f}" in dock.runs.item(0).text()
+    assert dock.message.text() == "Training completed."
+    assert dock.job.bar.isHidden()
+
+
+def test_cancel_stops_within_a_step_and_resume_goes_on(qtbot, dock, ends):
+    dock.form.edits["epochs"].write(30)
+    click(qtbot, dock.train_button)
+    assert not dock.train_button.isEnabled(), "one job at a time"
+    qtbot.waitUntil(lambda: len(dock.curve.epochs) >= 2, timeout=60_000)
+    click(qtbot, dock.job.cancel)
+    assert dock.job.cancel.text() == "Cancelling ..."
+    qtbot.waitUntil(lambda: bool(ends), timeout=5000)
+    assert ends.pop().status is JobStatus.CANCELLED
+    assert dock.runs.count() == 0
+    assert "cancelled" in dock.message.text()
+    done = len(dock.curve.epochs)
+
+    dock.form.set(TrainConfig())
+    click(qtbot, dock.resume_button)
+    assert dock.form.read().epochs == 30, "the stopped training's settings are back"
+    qtbot.waitUntil(lambda: bool(dock.curve.epochs), timeout=60_000)
+    assert dock.curve.epochs[0].epoch >= done, "it goes on after the last whole epoch"
+    click(qtbot, dock.job.cancel)
+    qtbot.waitUntil(lambda: bool(ends), timeout=5000)
+
+
+def test_a_failure_stays_readable_and_the_next_training_can_start(qtbot, dock, ends, monkeypatch):
+    def train(*_arguments, **_settings):
+        raise TrainingError("The loss became infinite. Lower the learning rate.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Project, "train", train)
+        assert run(qtbot, dock, ends).status is JobStatus.FAILED
+    assert not dock.message.isHidden()
+    assert dock.message.text() == "Training failed: The loss became infinite. Lower the learning rate."
+    assert dock.message.property("error")
+    dock.form.edits["epochs"].write(1)
+    assert run(qtbot, dock, ends).status is JobStatus.COMPLETED
+
+
+def test_out_of_memory_is_told(qtbot, dock, ends, monkeypatch):
+    def train(*_arguments, **_settings):
+        raise RuntimeError("CUDA out of memory")
+        yield
+
+    monkeypatch.setattr(Project, "train", train)
+    assert run(qtbot, dock, ends).status is JobStatus.FAILED
+    assert "RuntimeError: CUDA out of memory" in dock.message.text()
+
+
+def test_a_bad_setting_starts_nothing(qtbot, dock):
+    dock.form.edits["learning_rate"].editor.setText("-1")
+    click(qtbot, dock.train_button)
+    assert not dock.session.busy
+    assert "learning_rate is -1; it must be above 0." in dock.message.text()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        pytest.param({"backbone": "resnet19"}, "resnet19", id="unknown backbone"),
+        pytest.param({"patches": PatchConfig(size_px=2048)}, "No region is large enough", id="patches too large"),
+        pytest.param({"weights": "/nowhere.safetensors"}, "nowhere.safetensors", id="no such weights"),
+    ],
+)
+def test_what_cannot_be_trained_says_why(qtbot, dock, ends, change, told):
+    dock.form.set(TrainConfig(**{name: getattr(SMALL, name) for name in vars(SMALL)} | change))
+    assert run(qtbot, dock, ends).status is JobStatus.FAILED
+    assert told in dock.message.text()
+
+
+def test_without_project_the_dock_says_where_to_open_one(make_napari_viewer):
+    dock = TrainingDock(make_napari_viewer())
+    assert not dock.train_button.isEnabled()
+    assert "Slides dock" in dock.counts.sum.text()
+
+
+def test_counts_follow_the_settings_and_the_regions(qtbot, dock, project):
+    qtbot.waitUntil(lambda: "patches on 4 slides" in dock.counts.sum.text(), timeout=10_000)
+    before = dock.counts.sum.text()
+    dock.form.edits["patches"].editor.edits["size_px"].write(32)
+    qtbot.waitUntil(lambda: dock.counts.sum.text() != before, timeout=10_000)
+    slide = project.cohort[0].id
+    project.save_regions(slide, type(project.regions(slide))())
+    dock.session.regions_changed.emit(slide)
+    qtbot.waitUntil(lambda: "patches on 3 slides" in dock.counts.sum.text(), timeout=10_000)
+
+
+def test_doubts_before_a_run(project):
+    table = project.patch_table(SMALL.patches)
+    groups = {slide.id: slide.group for slide in project.cohort}
+    assert [told[:26] for told in doubts(table, SMALL, groups)] == ["About 3 training slides: S"]
+    baseline = TrainConfig(objective=CrossEntropyConfig())
+    assert doubts(table, baseline, groups) == []
+    one = table.of_slides(table.slides[:1])
+    assert all("on one slide only" in told for told in doubts(one, baseline, groups))
+
+
+def test_names_that_are_repeated_to_keep_torch_out_are_the_same():
+    from napari_slidecorr.learning import models, training
+
+    assert models.PAPER_BACKBONES == dock_training.BACKBONES
+    assert training.FEW_SLIDES == FEW_SLIDES
+
+
+def test_closing_the_viewer_while_training_leaves_no_thread(qtbot, make_napari_viewer, project):
+    viewer = make_napari_viewer(show=True)
+    dock = TrainingDock(viewer)
+    viewer.window.add_dock_widget(dock, name="Training")
+    dock.session.project = project
+    dock.form.set(SMALL)
+    dock.form.edits["epochs"].write(1000)
+    ends = []
+    dock.session.job_ended.connect(ends.append)
+    click(qtbot, dock.train_button)
+    qtbot.waitUntil(lambda: bool(dock.curve.epochs), timeout=60_000)
+    viewer.close()
+    qtbot.waitUntil(lambda: bool(ends), timeout=15_000)
+    assert [end.status for end in ends] == [JobStatus.CANCELLED]
+    assert "slidecorr-job" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_dock_that_is_closed_leaves_its_training_to_the_next_one(qtbot, dock, ends):
+    dock.form.edits["epochs"].write(1000)
+    viewer, session = dock.viewer, dock.session
+    click(qtbot, dock.train_button)
+    qtbot.waitUntil(lambda: bool(dock.curve.epochs), timeout=60_000)
+    viewer.window.remove_dock_widget(dock)
+    dock.deleteLater()
+    qtbot.wait(200)
+    assert session.busy
+    again = TrainingDock(viewer)
+    qtbot.addWidget(again)
+    qtbot.waitUntil(lambda: bool(again.curve.epochs), timeout=60_000)
+    click(qtbot, again.job.cancel)
+    qtbot.waitUntil(lambda: bool(ends), timeout=15_000)
+    assert ends[0].status is JobStatus.CANCELLED
