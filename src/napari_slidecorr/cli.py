@@ -156,8 +156,8 @@ def train(
         result = drain(events)
     last = result.epochs[-1]
     text = (
-        f"Trained {result.spec_path.parent.name}: training AUC {last.train_auc:.3f}, held-out AUC "
-        f"{last.validation_auc:.3f} after {len(result.epochs)} epoch(s)\n{result.spec_path}"
+        f"Trained {result.spec_path.parent.name}: {last.scores} after {len(result.epochs)} epoch(s)\n"
+        f"{result.spec_path}"
     )
     run = {"run": result.spec_path.parent, "model": result.spec_path, "weights": result.weights_path}
     print_result({**run, "epochs": [_curve_point(epoch) for epoch in result.epochs]}, text, json=json)

@@ -115,10 +115,7 @@ def sentence(event: Notice | EpochDone) -> str:
     """Give what a notice or an epoch has to say, in one line."""
     if isinstance(event, Notice):
         return f"Warning: {event.message}" if event.warning else event.message
-    return (
-        f"Epoch {event.epoch + 1}: loss {event.loss:.4f}, training AUC {event.train_auc:.3f}, held-out AUC "
-        f"{event.validation_auc:.3f}, held-out accuracy {event.validation_accuracy:.3f} ({event.seconds:.1f} s)"
-    )
+    return f"Epoch {event.epoch + 1}: loss {event.loss:.4f}, {event.scores} ({event.seconds:.1f} s)"
 
 
 def _print(line: str) -> None:

@@ -52,8 +52,8 @@ def split_by_group(
         The patient, say; slides of one group stay together.
     classes : mapping of slide id to class names
         The classes that are labelled on each slide; a slide without any takes no part.
-    fraction : float in (0, 1)
-        Share of *groups* to hold out; at least one is held out and one trained on.
+    fraction : float in [0, 1)
+        Share of *groups* to hold out; at least one is held out and one trained on. 0 holds nothing out.
     seed : int
         Decides which; the same arguments always give the same split.
 
@@ -66,6 +66,8 @@ def split_by_group(
     for slide_id in sorted(groups):
         if classes.get(slide_id):
             members[groups[slide_id]].append(slide_id)
+    if fraction == 0:
+        return Split(train=tuple(slide for group in sorted(members) for slide in members[group]), validation=())
     held = _held_out(_classes_of_groups(members, classes), fraction, np.random.default_rng([seed, 0x5911]))
     return Split(
         train=tuple(slide for group in sorted(members) if group not in held for slide in members[group]),

@@ -114,7 +114,12 @@ class TrainConfig:
     epochs: int = setting(10, "Epochs", "Passes over the patches.", ge=1, le=10_000)
     patches: PatchConfig = setting(PatchConfig(), "Patches", "How regions are cut into patches.")
     validation_fraction: float = setting(
-        0.25, "Held out", "Part of the slides (or patients) kept for validation.", gt=0, lt=1, step=0.05
+        0.25,
+        "Held out",
+        "Part of the slides (or patients) kept for validation; 0 trains on all, and nothing says how good it is.",
+        ge=0,
+        lt=1,
+        step=0.05,
     )
     optimizer: Literal["sgd", "adamw"] = setting("sgd", "Optimizer", "SGD as in the paper, or AdamW.", advanced=True)
     learning_rate: float = setting(

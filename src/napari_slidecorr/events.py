@@ -7,6 +7,7 @@ close it at any event; `drain` is for those who just want the result.
 from __future__ import annotations
 
 import enum
+import math
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
@@ -90,6 +91,14 @@ class EpochDone(Event):
     validation_accuracy: float
     patches_per_second: float
     seconds: float
+
+    @property
+    def scores(self) -> str:
+        """Its scores in words."""
+        training = f"training AUC {self.train_auc:.3f}"
+        if math.isnan(self.validation_accuracy):
+            return f"{training}, nothing held out"
+        return f"{training}, held-out AUC {self.validation_auc:.3f}, held-out accuracy {self.validation_accuracy:.3f}"
 
 
 @dataclass(frozen=True, kw_only=True)

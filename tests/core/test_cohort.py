@@ -60,6 +60,13 @@ def test_what_cannot_be_divided_is_told(classes, words):
     assert any(word in str(told.value) for word in words)
 
 
+def test_nothing_is_held_out_when_told_so():
+    groups, classes = cohort(1)
+    split = split_by_group(groups, classes, fraction=0.0, seed=0)
+    assert split.train == ("s0",)
+    assert split.validation == ()
+
+
 @given(st.data())
 def test_no_group_on_both_sides_and_every_class_on_each(data):
     n = data.draw(st.integers(2, 12))

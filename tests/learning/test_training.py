@@ -173,6 +173,14 @@ def test_scr_with_few_slides_is_warned_of(start, config):
     ]
 
 
+def test_with_nothing_held_out_all_slides_train_and_it_says_so(start, config, table):
+    config = replace(config, validation_fraction=0.0)
+    events = list(start(config, tables=(table, table.of_slides(()))))
+    warned = [event.message for event in events if isinstance(event, Notice) and event.warning]
+    assert "held out" in warned[0]
+    assert events[-1].result.epochs[-1].scores.endswith("nothing held out")
+
+
 # what is refused
 
 

@@ -37,8 +37,9 @@ def check_tables(
     absent = [slide for table in (train_table, validation_table) for slide in table.slides if slide not in slides]
     if absent:
         raise CohortError(f"Slide {absent[0]} has patches, and was not handed in.")
-    for table, side in ((train_table, "training"), (validation_table, "held-out")):
-        _check_classes(table, side)
+    _check_classes(train_table, "training")
+    if config.validation_fraction > 0:
+        _check_classes(validation_table, "held-out")
     _check_batches(train_table, config)
 
 

@@ -164,6 +164,9 @@ def _make_optimizer(parameters: Sequence[torch.nn.Parameter], config: TrainConfi
 
 def _first_notices(weights_note: str, table: PatchTable, config: TrainConfig) -> Iterator[Notice]:
     yield Notice(phase="Preparing", message=weights_note)
+    if config.validation_fraction == 0:
+        message = "No slide is held out, so nothing tells how the model does on slides it has not seen."
+        yield Notice(phase="Preparing", message=message, warning=True)
     count = len(np.unique(table.slide_index))
     if config.objective.kind == "scr" and count < FEW_SLIDES:
         message = f"{count} training slides: SCR is not expected to help below about {FEW_SLIDES}."
@@ -309,7 +312,7 @@ def _validate(
     table = data.validation
     size = config.slides_per_batch * config.patches_per_slide
     batches = [np.arange(start, min(start + size, len(table))) for start in range(0, len(table), size)]
-    found: list[Probabilities] = []
+    found: list[Probabilities] = [np.zeros((0, len(table.classes)), np.float32)]
     model.eval()
     with closing(_read(table, data.slides, batches)) as reader:
         for batch, patches in enumerate(reader):
