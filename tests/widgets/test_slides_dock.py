@@ -10,6 +10,7 @@ from napari_slidecorr._napari import layers
 from napari_slidecorr._napari.dock_slides import SlidesDock
 from napari_slidecorr._napari.slide_table import GROUP, MPP, NO_MPP, REGIONS, SIZE, UNOPENED
 from napari_slidecorr.project import Project
+from napari_slidecorr.regions import RegionSet
 
 
 @pytest.fixture
@@ -213,3 +214,30 @@ def test_background_loading_is_off_until_asked_for(dock):
     assert get_settings().experimental.async_
     dock.async_box.click()
     assert not get_settings().experimental.async_
+
+
+def test_slides_dropped_into_the_viewer_join_with_what_was_drawn_on_them(dock, tmp_path, small_slides, qtbot):
+    from napari_slidecorr import io
+
+    dock.create_project(tmp_path / "project")
+    for path in small_slides:
+        slide = io.open_slide(path)
+        layers.add_slide(dock.viewer, slide)
+        layer = layers.add_regions(dock.viewer, slide, RegionSet(), ("a",), {"a": (255, 0, 0)})
+        layer.add_polygons([np.array([[0, 0], [0, 300], [300, 300], [300, 0]])])
+    dock.add_open_button.click()
+    qtbot.waitUntil(lambda: dock.session.current_slide == "one", timeout=20_000)
+    assert [layers.identity(layer)["kind"] for layer in dock.viewer.layers] == ["slide", "regions"]
+    project = Project.open(tmp_path / "project")
+    assert [len(project.regions(slide)) for slide in ("one", "two")] == [1, 1]
+    dock.add_open_button.click()
+    assert "All slides in the viewer" in dock.message.text()
+
+
+def test_a_slide_that_was_only_dropped_in_keeps_its_layers(opened, slide_without_mpp, qtbot):
+    from napari_slidecorr import io
+
+    loose = layers.add_slide(opened.viewer, io.open_slide(slide_without_mpp))
+    opened.next_button.click()
+    wait_shown(qtbot, opened, "two")
+    assert loose in opened.viewer.layers

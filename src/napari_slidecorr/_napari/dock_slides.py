@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QInputDialog, QLabel, QMessageBox, QSizePolicy
 
@@ -13,15 +13,24 @@ from napari_slidecorr._napari.dock import Dock, MessageLine
 from napari_slidecorr._napari.errands import Errands
 from napari_slidecorr._napari.parts import box, button, row, timer
 from napari_slidecorr._napari.slide_table import Fact, SlideTable, look_at
-from napari_slidecorr._napari.stage import Stage
+from napari_slidecorr._napari.stage import Loose, Stage
 from napari_slidecorr.errors import ProjectError, SlideCorrError
 from napari_slidecorr.io import SLIDE_SUFFIXES
+from napari_slidecorr.regions import RegionSet
 from napari_slidecorr.session import sentence
 
 if TYPE_CHECKING:
     import napari.viewer
 
     from napari_slidecorr.project import Project
+
+
+class _Added(NamedTuple):
+    """Ids and paths of the slides that were added, and sentences about those that were not."""
+
+    ids: list[str]
+    paths: list[Path]
+    refused: list[str]
 
 
 class SlidesDock(Dock):
@@ -77,11 +86,21 @@ class SlidesDock(Dock):
 
     def add_slides(self, paths: Iterable[str | Path]) -> None:
         """Add slides in a thread; those that cannot be opened are told, the others join the project."""
+        self._add([Loose(Path(path), None, RegionSet()) for path in paths])
+
+    def add_open_slides(self) -> None:
+        """Add the slides that were dropped into the viewer or opened as samples, with the regions drawn on them."""
+        found = self.stage.loose()
+        if found:
+            self._add(found)
+        else:
+            self.message.tell("All slides in the viewer are in the project; drop a slide file into it to open one.")
+
+    def _add(self, wanted: list[Loose]) -> None:
         project = self.session.project
         if project is None:
             self.message.tell("Make or open a project first; slides are added to it.", is_error=True)
             return
-        wanted = [Path(path) for path in paths]
         self.message.tell("")
         self.status.tell(f"Adding {len(wanted)} slide(s) ...")
         self.errands.run(lambda: _add_each(project, wanted), self._on_added, self.session.report)
@@ -152,6 +171,11 @@ class SlidesDock(Dock):
     def _slides_box(self) -> None:
         self.add_button = button("Add slides ...", "Add one or more slide files.", self._ask_slides)
         self.add_zarr_button = button("Add OME-Zarr ...", "Add a slide that is a folder (.zarr).", self._ask_zarr)
+        self.add_open_button = button(
+            "Add open ones",
+            "Add the slides that were dropped into the viewer or opened as samples, with the regions drawn on them.",
+            self.add_open_slides,
+        )
         self.table = SlideTable()
         self.table.group_edited.connect(self._on_group_edited)
         self.table.show_asked.connect(self.show_slide)
@@ -164,7 +188,7 @@ class SlidesDock(Dock):
         self.body.addWidget(
             box(
                 "Slides",
-                row(self.add_button, self.add_zarr_button),
+                row(self.add_button, self.add_zarr_button, self.add_open_button),
                 self.table,
                 row(self.previous_button, self.show_button, self.next_button),
                 row(self.mpp_button, self.remove_button),
@@ -185,7 +209,7 @@ class SlidesDock(Dock):
 
     def _enable(self) -> None:
         ready = self.session.project is not None and not self.errands.running
-        for each in (self.add_button, self.add_zarr_button):
+        for each in (self.add_button, self.add_zarr_button, self.add_open_button):
             each.setEnabled(ready)
         one_slide = (self.previous_button, self.show_button, self.next_button, self.mpp_button, self.remove_button)
         for each in one_slide:
@@ -277,14 +301,14 @@ class SlidesDock(Dock):
         self.damage.tell("")
         self.message.tell("")
 
-    def _on_added(self, outcome: tuple[list[str], list[str]]) -> None:
-        added, refused = outcome
+    def _on_added(self, outcome: _Added) -> None:
         self.status.tell("")
+        self.stage.remove_loose(outcome.paths)
         self.session.slides_changed.emit()
-        if added and self.session.current_slide is None:
-            self.stage.show(added[0])
-        if refused:
-            self.message.tell(" ".join(refused), is_error=True)
+        if outcome.ids and self.session.current_slide is None:
+            self.stage.show(outcome.ids[0])
+        if outcome.refused:
+            self.message.tell(" ".join(outcome.refused), is_error=True)
 
     def _on_current(self, _slide_id: str) -> None:
         self.table.mark(self.session.current_slide)
@@ -303,16 +327,22 @@ class SlidesDock(Dock):
         timer(0, self.session.slides_changed.emit, self).start()  # the table still holds the edited item
 
 
-def _add_each(project: Project, paths: Iterable[Path]) -> tuple[list[str], list[str]]:
-    """Add slides one by one: ids of those that were added, sentences about those that were not."""
-    added: list[str] = []
-    refused: list[str] = []
-    for path in paths:
+def _add_each(project: Project, wanted: Iterable[Loose]) -> _Added:
+    """Add slides one by one, in a thread, and with each the regions that were drawn on it."""
+    outcome = _Added([], [], [])
+    for each in wanted:
         try:
-            added += [slide.id for slide in project.add_slides([path])]
+            (slide,) = project.add_slides([each.path])
+            if slide.mpp is None and project.slide(slide.id).mpp is None:
+                project.set_mpp(slide.id, each.mpp)
+            if len(each.regions):
+                project.save_regions(slide.id, each.regions)
         except SlideCorrError as error:
-            refused.append(sentence(error))
-    return added, refused
+            outcome.refused.append(sentence(error))
+        else:
+            outcome.ids.append(slide.id)
+            outcome.paths.append(each.path)
+    return outcome
 
 
 def _set_async(on: bool) -> None:  # noqa: FBT001 - a Qt slot

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,13 +15,33 @@ from napari_slidecorr._napari.desk import Desk
 from napari_slidecorr._napari.errands import Errands
 from napari_slidecorr._napari.parts import timer
 from napari_slidecorr.errors import SlideCorrError
+from napari_slidecorr.regions import RegionSet
 from napari_slidecorr.slide import LevelView, Slide
 
 if TYPE_CHECKING:
     from napari_slidecorr.project import Project
 
+MARK = "in_project"
 PAINT_MS = 50
 """An empty viewer must be painted once before it is filled again, or a software GL driver ends the process."""
+
+
+@dataclass(frozen=True)
+class Loose:
+    """A slide that was dropped into the viewer or opened as a sample, and belongs to no project.
+
+    Attributes
+    ----------
+    path : Path
+    mpp : (float, float) or None
+        As shown, micrometres per pixel (y, x).
+    regions : RegionSet
+        What was drawn on it, or came with it.
+    """
+
+    path: Path
+    mpp: tuple[float, float] | None
+    regions: RegionSet
 
 
 @dataclass(frozen=True)
@@ -61,8 +83,7 @@ class Stage(QObject):
 
         Zoom, tool and class stay. When another slide is asked for meanwhile, only that one is shown.
         """
-        shown = layers.find_layer(self.viewer, "slide", slide_id) is not None
-        if shown and self.session.current_slide == slide_id:
+        if self._shows(slide_id) and self.session.current_slide == slide_id:
             self.wanted = None
             self.ended.emit()
             return
@@ -103,15 +124,17 @@ class Stage(QObject):
             return
         self.wanted = None
         tool = self._tool()
-        if layers.find_layer(self.viewer, "slide", slide.id) is None:
-            self.viewer.add_image(opened.levels, **opened.arguments)
+        if not self._shows(slide.id):
+            self._mark(self.viewer.add_image(opened.levels, **opened.arguments))
         self._remove_others(slide.id)
+        self._remove_loose([slide.path], ("slide",))
         self.session.current_slide = slide.id
         try:
             layer = self.desk.open_regions(slide)
         except SlideCorrError as error:
             self.session.report(error)
         else:
+            self._mark(layer)
             self.viewer.layers.selection.active = layer
             layer.mode = tool
         self._centre(slide)
@@ -122,11 +145,39 @@ class Stage(QObject):
         editor = self.desk.editor
         return str(editor.layer.mode) if editor is not None else "pan_zoom"
 
+    def loose(self) -> list[Loose]:
+        """Give the slides in the viewer that are not the project's, with their regions."""
+        shown = [layers.identity(layer) for layer in self.viewer.layers if _is_loose(layer, ("slide",))]
+        return [Loose(Path(told["path"]), told["mpp"], self._loose_regions(told["path"])) for told in shown]
+
+    def remove_loose(self, paths: Iterable[Path]) -> None:
+        """Take away the layers of loose slides, which have become the project's."""
+        self._remove_loose(paths, ("slide", "regions"))
+
+    def _loose_regions(self, path: str) -> RegionSet:
+        found = [layer for layer in self.viewer.layers if _is_loose(layer, ("regions",))]
+        own = [layer for layer in found if layers.identity(layer)["path"] == path]
+        return RegionSet().added(region for layer in own for region in layers.regions_of(layer))
+
+    def _remove_loose(self, paths: Iterable[Path], kinds: tuple[str, ...]) -> None:
+        wanted = {str(path) for path in paths}
+        for layer in list(self.viewer.layers):
+            if _is_loose(layer, kinds) and layers.identity(layer)["path"] in wanted:
+                self.viewer.layers.remove(layer)
+
+    def _shows(self, slide_id: str) -> bool:
+        told = [layers.identity(layer) for layer in self.viewer.layers]
+        return any((t.get("kind"), t.get("slide_id"), MARK in t) == ("slide", slide_id, True) for t in told)
+
+    def _mark(self, layer: Any) -> None:
+        """Tell layers of the project's slides from those of slides that were dropped into the viewer."""
+        layers.identity(layer)[MARK] = True
+
     def _remove_others(self, slide_id: str) -> None:
-        """Take the layers of other slides away; layers that are not ours stay."""
+        """Take the layers of the project's other slides away; layers that are not ours, and loose slides, stay."""
         for layer in list(self.viewer.layers):
             told = layers.identity(layer)
-            if told and told.get("slide_id") != slide_id:
+            if told and told["slide_id"] != slide_id and not _is_loose(layer, ("slide", "regions")):
                 self.viewer.layers.remove(layer)
 
     def _centre(self, slide: Slide) -> None:
@@ -147,3 +198,8 @@ class Stage(QObject):
         self.wanted = None
         self.ended.emit()
         self.session.report(error)
+
+
+def _is_loose(layer: Any, kinds: tuple[str, ...]) -> bool:
+    told = layers.identity(layer)
+    return told.get("kind") in kinds and MARK not in told
