@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 import pytest
-from qtpy.QtCore import QPoint, Qt
+from hand import Hand
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QColorDialog, QFileDialog, QInputDialog, QMessageBox
 from shapely import Polygon, box
@@ -142,15 +142,8 @@ def wait_saved(qtbot, dock, check):
     qtbot.waitUntil(lambda: check(saved(dock)), timeout=5_000)
 
 
-def press(dock, *keys):
-    for key in keys:
-        dock.viewer.window._qt_viewer.canvas._scene_canvas.events.key_press(key=_vispy_key(key), modifiers=(), text="")
-
-
-def _vispy_key(name):
-    from vispy.util import keys
-
-    return keys.Key(name) if len(name) == 1 else getattr(keys, name.upper())
+def press(dock, key):
+    Hand(dock.viewer, None).press(key)
 
 
 def test_a_drawn_shape_is_saved_with_its_class_within_a_second(dock, qtbot):
@@ -368,45 +361,14 @@ def test_without_a_class_or_slide_tools_say_what_to_do(dock, tmp_path):
 
 
 @pytest.fixture
-def canvas(dock, qtbot):
-    """The picture in a shown window, with the whole slide in view."""
+def hand(dock, qtbot):
+    """The mouse over a shown window that has the whole slide in view."""
     window = dock.viewer.window._qt_window
     window.resize(1000, 800)
     window.show()
     qtbot.waitExposed(window)
     dock.viewer.reset_view()
-    return dock.viewer.window._qt_viewer.canvas.native
-
-
-@pytest.fixture
-def hand(dock, canvas, qtbot):
-    """Where on the canvas a level-0 pixel lies, and the mouse to go there."""
-
-    class Hand:
-        def at(self, y, x):
-            camera = dock.viewer.scene.camera
-            scale = layer_of(dock).scale
-            dy, dx = (np.array((y, x)) * scale - camera.center[-2:]) * camera.zoom
-            return QPoint(round(canvas.width() / 2 + dx), round(canvas.height() / 2 + dy))
-
-        def click(self, *corners):
-            for y, x in corners:
-                qtbot.mouseMove(canvas, self.at(y, x))
-                qtbot.mouseClick(canvas, Qt.MouseButton.LeftButton, pos=self.at(y, x))
-                qtbot.wait(30)
-
-        def double_click(self, y, x):
-            self.click((y, x))
-            qtbot.mouseDClick(canvas, Qt.MouseButton.LeftButton, pos=self.at(y, x))
-
-        def drag(self, *corners):
-            qtbot.mousePress(canvas, Qt.MouseButton.LeftButton, pos=self.at(*corners[0]))
-            for corner in corners[1:]:
-                qtbot.mouseMove(canvas, self.at(*corner))
-                qtbot.wait(20)
-            qtbot.mouseRelease(canvas, Qt.MouseButton.LeftButton, pos=self.at(*corners[-1]))
-
-    return Hand()
+    return Hand(dock.viewer, qtbot)
 
 
 def test_polygon_rectangle_and_lasso_are_drawn_with_the_mouse(dock, hand, qtbot):
