@@ -84,6 +84,16 @@ class DemoRow:
     held_out_auc: float
     seconds: float
 
+    def cells(self) -> dict[str, str]:
+        """The row as it is shown: heading to text."""
+        return {
+            "objective": self.objective,
+            "training AUC": f"{self.train_auc:.3f}",
+            "validation AUC": f"{self.validation_auc:.3f}",
+            "held-out AUC": f"{self.held_out_auc:.3f}",
+            "seconds": f"{self.seconds:.1f}",
+        }
+
 
 @dataclass(frozen=True)
 class DemoResult:
@@ -114,13 +124,12 @@ class DemoResult:
 
     def table(self) -> str:
         """The rows as text, and where to look."""
-        head = f"{'objective':<10}{'training AUC':>14}{'validation AUC':>16}{'held-out AUC':>14}{'seconds':>9}"
+        cells = [row.cells() for row in self.rows]
         lines = [
-            f"{row.objective:<10}{row.train_auc:>14.3f}{row.validation_auc:>16.3f}{row.held_out_auc:>14.3f}"
-            f"{row.seconds:>9.1f}"
-            for row in self.rows
+            "".join(f"{text:<10}" if i == 0 else f"{text:>16}" for i, text in enumerate(line))
+            for line in (cells[0], *(row.values() for row in cells))
         ]
-        return "\n".join([head, *lines, "", f"Summary: {self.summary}", f"Project: {self.project}"])
+        return "\n".join([*lines, "", f"Summary: {self.summary}", f"Project: {self.project}"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +195,13 @@ class _Outcome:
 
 
 def _run(demo: _Demo, cohort: Iterator[Event]) -> Generator[Event, None, None]:
+    from napari_slidecorr.learning.threads import one_thread
+
+    with one_thread():
+        yield from _run_steps(demo, cohort)
+
+
+def _run_steps(demo: _Demo, cohort: Iterator[Event]) -> Generator[Event, None, None]:
     yield from _put_aside(demo.out)
     make_folder(demo.out)
     told = {"kind": demo.kind, "config": to_json(demo.config)}
@@ -305,7 +321,7 @@ def _summary(demo: _Demo, project: Project, held_out: Sequence[SampleSlide], out
     epochs = f"{len(split.epochs)} epochs each; validation on slides that did not train (slide-wise split)."
     claim = "One run on made-up slides: the table says what happened here, not which objective is better elsewhere."
     return summary_html(
-        rows=[asdict(outcome.row) for outcome in outcomes.values()],
+        rows=[outcome.row.cells() for outcome in outcomes.values()],
         curves={name: outcome.training.epochs for name, outcome in outcomes.items()},
         pictures=pictures,
         colors=project.colors,

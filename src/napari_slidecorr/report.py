@@ -8,7 +8,6 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import shapely
@@ -73,7 +72,7 @@ def _area(regions: RegionSet, name: str) -> shapely.Geometry:
 
 def summary_html(
     *,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, str]],
     curves: Mapping[str, Sequence[EpochDone]],
     pictures: Sequence[Pictures],
     colors: Mapping[str, Color],
@@ -84,7 +83,7 @@ def summary_html(
     Parameters
     ----------
     rows : sequence of mappings
-        The table, column names as keys.
+        The table, headings as keys.
     curves : mapping of objective to its epochs
     pictures : sequence of Pictures
     colors : mapping of class to (r, g, b)
@@ -107,14 +106,10 @@ def summary_html(
     return f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(body)}</body></html>\n"
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    head = "".join(f"<th>{html.escape(name.replace('_', ' ').replace('auc', 'AUC'))}</th>" for name in rows[0])
-    lines = ("".join(f"<td>{_cell(value)}</td>" for value in row.values()) for row in rows)
+def _table(rows: Sequence[Mapping[str, str]]) -> str:
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in rows[0])
+    lines = ("".join(f"<td>{html.escape(value)}</td>" for value in row.values()) for row in rows)
     return f"<table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else html.escape(str(value))
 
 
 def _key(colors: Mapping[str, Color]) -> str:
