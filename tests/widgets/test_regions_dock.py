@@ -427,3 +427,13 @@ def test_a_dragged_region_is_saved_where_it_lies(dock, hand, qtbot):
     assert saved(dock).regions[0].polygon.bounds == pytest.approx((300, 550, 600, 850), abs=15)
     dock.undo_button.click()
     assert dock.desk.editor.regions.regions[0].polygon.bounds == (200, 200, 500, 500)
+
+
+def test_a_region_that_was_split_can_be_split_again(dock, qtbot):
+    layer = layer_of(dock)
+    crossed = np.array([[100, 100], [300, 300], [100, 300], [300, 100]], float)
+    layer.add_polygons([crossed])
+    qtbot.waitUntil(lambda: len(layer.data) == 2)
+    layer.data = [crossed, layer.data[1]]
+    qtbot.waitUntil(lambda: len(layer.data) == 3)
+    assert len({region.uid for region in dock.desk.editor.regions}) == 3

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Any, Literal, cast
 from uuid import uuid4
 
@@ -177,13 +178,15 @@ def regions_of(layer: Shapes) -> RegionSet:
         if known is not None and np.array_equal(np.float32(known.vertices), np.float32(vertices)):
             found.append(known.region if known.region.class_name == name else known.region.reclassed(name))
         else:
-            found.extend(_regions_from(np.asarray(vertices, np.float64) + _HALF, str(kind), known, uid, name))
+            polygons = _polygons(np.asarray(vertices, np.float64) + _HALF, str(kind), known)
+            found.extend(Region(name, *pair) for pair in zip(polygons, _uids_of_parts(uid, uids), strict=False))
     return RegionSet(tuple(found))
 
 
-def _regions_from(points: Points, kind: str, known: _Drawn | None, uid: str, name: str) -> Iterator[Region]:
-    for number, polygon in enumerate(_polygons(points, kind, known)):
-        yield Region(name, polygon, uid if number == 0 else f"{uid}-{number + 1}")
+def _uids_of_parts(uid: str, taken: Sequence[str]) -> Iterator[str]:
+    """Name the parts of a shape: the first keeps its uid, the others get numbers that no other shape has."""
+    yield uid
+    yield from (other for number in count(2) if (other := f"{uid}-{number}") not in taken)
 
 
 def _polygons(points: Points, kind: str, known: _Drawn | None) -> list[Polygon]:
