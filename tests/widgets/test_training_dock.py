@@ -1,14 +1,18 @@
+import subprocess
+import sys
 import threading
 
+import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
 from napari_slidecorr._napari import dock_training
+from napari_slidecorr._napari.curve import Curve
 from napari_slidecorr._napari.dock_training import TrainingDock
 from napari_slidecorr._napari.patch_counts import FEW_SLIDES, doubts
 from napari_slidecorr.config import CrossEntropyConfig, PatchConfig, ScrConfig, TrainConfig
 from napari_slidecorr.errors import TrainingError
-from napari_slidecorr.events import JobStatus
+from napari_slidecorr.events import EpochDone, JobStatus
 from napari_slidecorr.project import Project
 
 SMALL = TrainConfig(
@@ -159,7 +163,17 @@ def test_doubts_before_a_run(project):
     baseline = TrainConfig(objective=CrossEntropyConfig())
     assert doubts(table, baseline, groups) == []
     one = table.of_slides(table.slides[:1])
-    assert all("on one slide only" in told for told in doubts(one, baseline, groups))
+    assert all("on one slide or patient only" in told for told in doubts(one, baseline, groups))
+    everything = TrainConfig(objective=CrossEntropyConfig(), validation_fraction=0.0)
+    assert [told[:19] for told in doubts(one, everything, groups)] == ["Nothing is held out"]
+
+
+def test_nothing_held_out_gives_a_curve_without_held_out_scores(qtbot, dock, ends):
+    dock.form.edits["validation_fraction"].write(0)
+    dock.form.edits["epochs"].write(1)
+    assert run(qtbot, dock, ends).status is JobStatus.COMPLETED
+    assert "held out" not in dock.scores.text()
+    assert dock.runs.item(0).text() == "scr-test_resnet-001"
 
 
 def test_names_that_are_repeated_to_keep_torch_out_are_the_same():
@@ -201,3 +215,57 @@ def test_a_dock_that_is_closed_leaves_its_training_to_the_next_one(qtbot, dock, 
     click(qtbot, again.job.cancel)
     qtbot.waitUntil(lambda: bool(ends), timeout=15_000)
     assert ends[0].status is JobStatus.CANCELLED
+
+
+def test_the_curve_paints_its_lines(qtbot):
+    curve = Curve()
+    qtbot.addWidget(curve)
+    curve.resize(300, 170)
+    curve.show()
+    bare = _pixels(curve)
+    for number, (loss, auc) in enumerate([(1.5, 0.6), (0.7, 0.8), (0.4, float("nan"))]):
+        curve.add(_epoch(number, loss, auc))
+    assert curve.limits(loss=True) == (0, 1.5)
+    assert curve.limits(loss=False) == (0.5, 1)
+    changed = (_pixels(curve) != bare).any(axis=-1)
+    assert changed[25:-25, 40:-45].any(), "between the axes"
+
+
+def _pixels(widget):
+    image = widget.grab().toImage()
+    pixels = np.frombuffer(image.constBits().asstring(image.sizeInBytes()), np.uint8)
+    return pixels.reshape(image.height(), -1, 4)[:, : image.width()].copy()
+
+
+def _epoch(number, loss, auc):
+    return EpochDone(
+        phase="",
+        epoch=number,
+        loss=loss,
+        terms={},
+        pairs=0,
+        train_auc=auc,
+        validation_auc=auc,
+        validation_accuracy=auc,
+        patches_per_second=1,
+        seconds=1,
+    )
+
+
+LAZY = """
+import sys
+from napari.components import ViewerModel
+from qtpy.QtWidgets import QApplication
+from napari_slidecorr._napari.dock_prediction import PredictionDock
+from napari_slidecorr._napari.dock_regions import RegionsDock
+from napari_slidecorr._napari.dock_slides import SlidesDock
+from napari_slidecorr._napari.dock_training import TrainingDock
+app, viewer = QApplication([]), ViewerModel()
+docks = [make(viewer) for make in (SlidesDock, RegionsDock, TrainingDock, PredictionDock)]
+print(*sorted({"torch", "torchvision", "timm", "sklearn", "matplotlib"} & set(sys.modules)))
+"""
+
+
+def test_opening_the_docks_loads_nothing_heavy():
+    done = subprocess.run([sys.executable, "-c", LAZY], capture_output=True, text=True, timeout=100, check=False)
+    assert (done.stdout.strip(), done.returncode) == ("", 0), done.stderr

@@ -65,7 +65,7 @@ class Curve(QWidget):
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         line_height = painter.fontMetrics().height()
-        area = QRectF(self.rect()).adjusted(34, line_height + 8, -38, -line_height - 6)
+        area = QRectF(self.rect()).adjusted(34, line_height + 8, -44, -line_height - 6)
         self._paint_axes(painter, area)
         self._paint_legend(painter)
         for line in LINES:
@@ -85,7 +85,7 @@ class Curve(QWidget):
                 (True, area.right() + 4, Qt.AlignmentFlag.AlignLeft),
             ):
                 low, high = self.limits(loss=loss)
-                box = QRectF(x, y - 8, 34 if loss else area.left() - 4, 16)
+                box = QRectF(x, y - 8, 40 if loss else area.left() - 4, 16)
                 painter.drawText(box, side | Qt.AlignmentFlag.AlignVCenter, f"{low + part * (high - low):.3g}")
         bottom = QRectF(area.left(), area.bottom() + 2, area.width(), self.height() - area.bottom() - 2)
         painter.drawText(bottom, Qt.AlignmentFlag.AlignLeft, "1")

@@ -81,6 +81,7 @@ class PredictionDock(Dock):
             "Map", _rows(Show=self.view_choice, Threshold=self.threshold), self.score, self.export_button
         )
         self.body.addWidget(self.map_box)
+        self.body.addStretch(1)
         self._shown: _Stored | None = None
         self._growing: _Stored | None = None
         self._view: MapView | None = None
@@ -260,7 +261,6 @@ class PredictionDock(Dock):
         self._shown = stored
         if same and self._view is not None:
             self._view.replace(stored.prediction)
-            self._view.refresh()
         else:
             self._view = MapView(self.viewer, stored.prediction, self.session.require_project().colors)
             refill(self.view_choice, [("Most probable class", None), *((f"Probability of {n}", n) for n in classes)])
@@ -288,6 +288,7 @@ class PredictionDock(Dock):
         complete = self._shown is not None and self._shown.complete
         self.export_button.setEnabled(complete)
         self.score.setText(told_score(self._shown.prediction) if self._shown is not None and complete else "")
+        self.score.setVisible(complete)
 
     def _choose_export(self) -> None:
         start = f"{self._shown.prediction.slide_id}.geojson" if self._shown is not None else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,6 +67,7 @@ class TrainingDock(Dock):
         self.progress = box("Progress", self.notices, self.terms, self.scores, self.curve)
         self.body.addWidget(self.progress)
         self.body.addWidget(box("Trained models", self.runs))
+        self.body.addStretch(1)
         self.progress.hide()
         self._table: PatchTable | None = None
         self._asked = 0
@@ -120,7 +122,7 @@ class TrainingDock(Dock):
         self.errands.run(
             lambda: project.patch_table(patches),
             lambda table: self._on_counted(table) if asked == self._asked else None,
-            self._on_not_counted,
+            lambda error: self._on_not_counted(error) if asked == self._asked else None,
         )
 
     def list_runs(self) -> None:
@@ -160,7 +162,8 @@ class TrainingDock(Dock):
     def _on_event(self, event: Event) -> None:
         if not self.job.is_running:
             return
-        self.job.show_event(event, overall=isinstance(event, BatchDone))
+        if not isinstance(event, EpochDone):
+            self.job.show_event(event, overall=isinstance(event, BatchDone))
         if isinstance(event, Notice):
             _say(self.notices, "\n".join(filter(None, [self.notices.text(), event.message])))
         elif isinstance(event, BatchDone):
@@ -239,12 +242,13 @@ def settings_of(run: Path) -> TrainConfig:
 
 
 def held_out_auc(run: Path) -> float | None:
-    """Give the held-out AUC of a run's last epoch; None when its curve cannot be read."""
+    """Give the held-out AUC of a run's last epoch; None when nothing was held out or its curve cannot be read."""
     try:
         rows = list(csv.DictReader((run / "curve.csv").read_text("utf-8").splitlines()))
-        return float(rows[-1]["validation_auc"])
+        auc = float(rows[-1]["validation_auc"])
     except (OSError, KeyError, IndexError, ValueError):
         return None
+    return auc if math.isfinite(auc) else None
 
 
 def told_terms(event: BatchDone) -> str:
@@ -254,11 +258,14 @@ def told_terms(event: BatchDone) -> str:
 
 
 def told_scores(event: EpochDone) -> str:
-    """Say the scores of an epoch."""
-    return (
-        f"Epoch {event.epoch + 1}: AUC training {event.train_auc:.3f}, held out {event.validation_auc:.3f}, "
-        f"accuracy held out {event.validation_accuracy:.3f}, {event.patches_per_second:.0f} patches/s"
-    )
+    """Say the scores of an epoch; those that are not defined, such as of held-out slides without any, are left out."""
+    scores = {
+        "AUC training": event.train_auc,
+        "held out": event.validation_auc,
+        "accuracy held out": event.validation_accuracy,
+    }
+    told = [f"{name} {score:.3f}" for name, score in scores.items() if math.isfinite(score)]
+    return f"Epoch {event.epoch + 1}: {', '.join([*told, f'{event.patches_per_second:.0f} patches/s'])}"
 
 
 def _say(label: QLabel, text: str) -> None:

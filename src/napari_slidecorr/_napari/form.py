@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtGui import QWheelEvent
+from qtpy.QtGui import QIcon, QWheelEvent
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -26,6 +26,7 @@ from napari_slidecorr.errors import ConfigError
 from napari_slidecorr.settings import SettingField, fields_of
 
 Suggestions = Mapping[str, Sequence[str]]
+FOLDED, UNFOLDED = "▸ Advanced settings", "▾ Advanced settings"
 _NO_SUGGESTIONS: Suggestions = {}
 
 
@@ -248,8 +249,9 @@ class ConfigForm(QWidget):
             self._fold(self._add_rows(folded))
 
     def _fold(self, rows: QWidget) -> None:
-        self.fold = QCollapsible("Advanced settings")
-        self.fold.setDuration(0)
+        self.fold = fold = QCollapsible(FOLDED, None, QIcon(), QIcon())  # its own icons are black on any theme
+        fold.toggled.connect(lambda is_open: fold.setText(UNFOLDED if is_open else FOLDED))
+        fold.setDuration(0)
         self.fold.addWidget(rows)
         self._layout.addWidget(self.fold)
 

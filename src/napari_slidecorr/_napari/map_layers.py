@@ -109,9 +109,11 @@ class MapView:
         self._update(rows, columns)
 
     def replace(self, prediction: PredictionMap) -> None:
-        """Put the whole map in, as it was stored."""
+        """Put the whole map in, as it was stored, and show it, in the layer list too."""
         rows, columns = self.prediction.grid.shape
         self.write(slice(0, rows), slice(0, columns), prediction.probabilities)
+        for layer in (self._classes, self._probability):
+            layer.refresh()
 
     def refresh(self) -> None:
         """Show what was written since the last time."""

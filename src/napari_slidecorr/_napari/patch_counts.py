@@ -89,14 +89,16 @@ def doubts(table: PatchTable, config: TrainConfig, groups: dict[str, str]) -> li
         slides = [slide for slide, count in zip(table.slides, on_slide, strict=True) if count]
         if not slides:
             found.append(f"Class {name} has no patches and will be left out.")
-        elif len({groups[slide] for slide in slides}) == 1:
-            found.append(f"Class {name} is labelled on one slide only ({slides[0]}); label it on a second one.")
+        elif config.validation_fraction and len({groups[slide] for slide in slides}) == 1:
+            found.append(f"Class {name} is labelled on one slide or patient only ({slides[0]}); label it on a second.")
     labelled = [slide for slide, has in zip(table.slides, counts.sum(axis=1), strict=True) if has]
+    if not config.validation_fraction:
+        found.append("Nothing is held out: no score will say how good the model is on the next slide.")
     return found + _few_slides(len({groups[slide] for slide in labelled}), config)
 
 
 def _few_slides(groups: int, config: TrainConfig) -> list[str]:
-    left = groups - max(1, round(config.validation_fraction * groups))
+    left = groups - (max(1, round(config.validation_fraction * groups)) if config.validation_fraction else 0)
     if config.objective.kind != "scr" or not 0 < left < FEW_SLIDES:
         return []
     words = f"About {left} training slides: SCR is not expected to help below about {FEW_SLIDES}."
