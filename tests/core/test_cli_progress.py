@@ -1,5 +1,6 @@
 import io
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -61,6 +62,11 @@ def test_a_log_gets_a_line_for_each_phase_notice_and_epoch(capsys):
         "Training 1/100",
         "Epoch 1: loss 0.5000, training AUC 0.900, held-out AUC 0.700, held-out accuracy 0.600 (1.0 s)",
     ]
+
+
+def test_without_held_out_slides_no_validation_is_claimed(capsys):
+    show_all(replace(EPOCH, validation_auc=float("nan"), validation_accuracy=float("nan")))
+    assert capsys.readouterr().err == "Epoch 1: loss 0.5000, training AUC 0.900, nothing held out (1.0 s)\n"
 
 
 def test_a_script_gets_warnings_only(capsys):

@@ -59,6 +59,16 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(target), f"{page.name} links to {link}"
 
 
+def test_messages_that_are_explained_are_messages():
+    page = (ROOT / "docs" / "how-to-label-train-predict.md").read_text("utf-8")
+    rows = page.split("| message | what to do |")[1].strip().splitlines()[1:]
+    messages = [row.split("|")[1].strip() for row in rows]
+    code = " ".join(path.read_text("utf-8") for path in (ROOT / "src").rglob("*.py"))
+    assert len(messages) > 2
+    for message in messages:
+        assert message in code
+
+
 @pytest.fixture
 def slides_folder(tmp_path, monkeypatch):
     """A folder as the examples have it: slides/ with regions beside, and a new slide."""
