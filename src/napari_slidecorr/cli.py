@@ -156,8 +156,7 @@ def train(
         result = drain(events)
     last = result.epochs[-1]
     text = (
-        f"Trained {result.spec_path.parent.name}: {last.scores} after {len(result.epochs)} epoch(s)\n"
-        f"{result.spec_path}"
+        f"Trained {result.spec_path.parent.name}: {last.scores} after {len(result.epochs)} epoch(s)\n{result.spec_path}"
     )
     run = {"run": result.spec_path.parent, "model": result.spec_path, "weights": result.weights_path}
     print_result({**run, "epochs": [_curve_point(epoch) for epoch in result.epochs]}, text, json=json)
