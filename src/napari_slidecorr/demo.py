@@ -219,7 +219,7 @@ def _run_steps(demo: _Demo, cohort: Iterator[Event]) -> Generator[Event, None, N
     atomic_write_text(summary, _summary(demo, project, held_out, outcomes))
     rows = tuple(outcome.row for outcome in outcomes.values())
     atomic_write_text(demo.out / MARK, json.dumps({**told, "rows": [asdict(row) for row in rows]}, indent=2))
-    yield DemoDone(phase="Demo", done=1, total=1, result=DemoResult(rows, project.folder, summary, maps))
+    yield DemoDone(phase="Demo finished", done=1, total=1, result=DemoResult(rows, project.folder, summary, maps))
 
 
 def _put_aside(out: Path) -> Iterator[Event]:
