@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from napari_slidecorr._napari.job import THREAD_NAME, Job, session_of
+from napari_slidecorr._napari.torch_door import load_torch_for_job
 from napari_slidecorr.errors import TrainingError
 from napari_slidecorr.events import BatchDone, BlockDone, Event, JobStatus, Trained
 
@@ -231,6 +232,18 @@ def test_a_forgotten_viewers_session_is_forgotten():
     del viewer
     gc.collect()
     assert session() is None
+
+
+def test_torch_leaves_a_core_to_the_window(monkeypatch):
+    import torch
+
+    asked = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    for cores in (8, 64, 1, None):
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        load_torch_for_job()
+    assert asked == [7, 8, 1, 1]
 
 
 CLOSING = """

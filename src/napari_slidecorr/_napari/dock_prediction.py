@@ -19,7 +19,7 @@ from napari_slidecorr._napari.job_bar import JobBar
 from napari_slidecorr._napari.layers import find_layer
 from napari_slidecorr._napari.map_layers import MapView
 from napari_slidecorr._napari.parts import box, button
-from napari_slidecorr._napari.torch_door import load_torch
+from napari_slidecorr._napari.torch_door import load_torch_for_job
 from napari_slidecorr.config import PredictConfig
 from napari_slidecorr.errors import ConfigError, ProjectError
 from napari_slidecorr.events import BlockDone, Event, JobEnd, MapBegun, Notice, Predicted
@@ -117,7 +117,7 @@ class PredictionDock(Dock):
         first_box = self._visible_box() if slides[0] == self.session.current_slide else None
 
         def events() -> Iterator[Event]:
-            load_torch()
+            load_torch_for_job()
             return project.predict(slides, run, config, first_box=first_box)
 
         return self.session.start(events, TITLE)

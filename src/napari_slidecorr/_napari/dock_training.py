@@ -18,7 +18,7 @@ from napari_slidecorr._napari.form import make_form
 from napari_slidecorr._napari.job_bar import JobBar
 from napari_slidecorr._napari.parts import box, button, timer
 from napari_slidecorr._napari.patch_counts import PatchCounts, doubts
-from napari_slidecorr._napari.torch_door import load_torch
+from napari_slidecorr._napari.torch_door import load_torch_for_job
 from napari_slidecorr.config import TrainConfig
 from napari_slidecorr.errors import ConfigError, SlideCorrError
 from napari_slidecorr.events import BatchDone, EpochDone, Event, JobEnd, Notice
@@ -142,7 +142,7 @@ class TrainingDock(Dock):
         project = self.session.require_project()
 
         def events() -> Iterator[Event]:
-            load_torch()
+            load_torch_for_job()
             return project.train(config, name=resumed, resume=resumed is not None)
 
         return self.session.start(events, TITLE)

@@ -52,7 +52,7 @@ class JobBar(QWidget):
 
     def show_event(self, event: Event, *, overall: bool = True) -> None:
         """Show a step; one that is not a part of the overall count changes the line only."""
-        count = f" {event.done} / {event.total}" if event.total else ""
+        count = f": {event.done} / {event.total}" if event.total else ""
         self.phase.setText(f"{event.phase}{count}")
         if overall and event.total:
             self.bar.setRange(0, event.total)

@@ -33,8 +33,8 @@ def load_torch() -> ModuleType:
 def load_torch_for_job() -> ModuleType:
     """Import torch in a job's thread, and leave one core to the window.
 
-    Painting without a GPU, and any other busy program, makes torch's threads wait for each other: with both of two
-    cores taken a training was measured 20 times slower than with one.
+    torch's threads wait for each other at every step, so one that shares its core with the painting of the window,
+    which without a GPU takes a core too, holds up all of them.
     """
     torch = load_torch()
     torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 2) - 1)))
