@@ -241,3 +241,17 @@ def test_a_slide_that_was_only_dropped_in_keeps_its_layers(opened, slide_without
     opened.next_button.click()
     wait_shown(qtbot, opened, "two")
     assert loose in opened.viewer.layers
+
+
+def test_slides_in_pixels_and_in_micrometres_never_stand_together(opened, slide_without_mpp, qtbot):
+    units = []
+    opened.viewer.layers.events.inserted.connect(
+        lambda: units.append({str(unit) for layer in opened.viewer.layers for unit in layer.units})
+    )
+    layers.find_layer(opened.viewer, "regions", "one").mode = "add_polygon"
+    opened.add_slides([slide_without_mpp])
+    qtbot.waitUntil(lambda: "unknown" in opened.table.ids, timeout=20_000)
+    opened.show_slide("unknown")
+    wait_shown(qtbot, opened, "unknown")
+    assert units == [{"pixel"}, {"pixel"}]
+    assert layers.find_layer(opened.viewer, "regions", "unknown").mode == "add_polygon"

@@ -227,6 +227,8 @@ def test_the_curve_paints_its_lines(qtbot):
         curve.add(_epoch(number, loss, auc))
     assert curve.limits(loss=True) == (0, 1.5)
     assert curve.limits(loss=False) == (0.5, 1)
+    curve.add(_epoch(3, -0.2, 0.9))
+    assert curve.limits(loss=True) == (-0.2, 1.5)
     changed = (_pixels(curve) != bare).any(axis=-1)
     assert changed[25:-25, 40:-45].any(), "between the axes"
 

@@ -54,10 +54,14 @@ class Curve(QWidget):
         self.update()
 
     def limits(self, *, loss: bool) -> tuple[float, float]:
-        """Give lower and upper end of an axis: 0.5 to 1 for AUCs unless one is lower, 0 to the highest loss."""
+        """Give lower and upper end of an axis: 0.5 to 1 for AUCs unless one is lower, and all losses with 0.
+
+        A loss with a correlation term may well be below zero.
+        """
         values = [v for line in LINES if line.loss == loss for e in self.epochs if math.isfinite(v := line.value(e))]
         if loss:
-            return 0.0, max(values, default=0.0) or 1.0
+            low, high = min([0.0, *values]), max([0.0, *values])
+            return low, high if high > low else 1.0
         return min(0.5, math.floor(min(values, default=0.5) * 10) / 10), 1.0
 
     def paintEvent(self, _event: QPaintEvent) -> None:

@@ -292,7 +292,7 @@ class SlidesDock(Dock):
         for fact in facts:
             self.table.show_fact(fact)
             if fact.trouble and fact.slide_id in self.table.ids:
-                self.message.tell(" ".join(fact.trouble), is_error=True)
+                self.message.tell("\n".join(fact.trouble), is_error=True)
         self._enable()
 
     def _on_project(self) -> None:
@@ -308,7 +308,7 @@ class SlidesDock(Dock):
         if outcome.ids and self.session.current_slide is None:
             self.stage.show(outcome.ids[0])
         if outcome.refused:
-            self.message.tell(" ".join(outcome.refused), is_error=True)
+            self.message.tell("\n".join(outcome.refused), is_error=True)
 
     def _on_current(self, _slide_id: str) -> None:
         self.table.mark(self.session.current_slide)

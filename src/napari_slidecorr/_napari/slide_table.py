@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem
 
 from napari_slidecorr.errors import SlideCorrError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 COLUMNS = ("Slide", "Size (px)", "µm/px", "Group", "Regions")
 ID, SIZE, MPP, GROUP, REGIONS = range(5)
 NO_MPP = "not known - set it"
-SHORTEST, TALLEST = 110, 420
+NARROWEST, SHORTEST, TALLEST = 120, 110, 420
 UNOPENED = "cannot be opened"
 
 
@@ -79,11 +80,12 @@ class SlideTable(QTableWidget):
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        self.setWordWrap(False)
         self.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         self.verticalHeader().hide()
         header = self.horizontalHeader()
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        header.setSectionResizeMode(ID, QHeaderView.ResizeMode.Stretch)
+        header.setSectionResizeMode(ID, QHeaderView.ResizeMode.Interactive)
         header.setMinimumSectionSize(36)
         self._fit()
         self.itemChanged.connect(self._on_changed)
@@ -102,8 +104,17 @@ class SlideTable(QTableWidget):
 
     def _fit(self) -> None:
         """As tall as its rows, within reason; more of them scroll."""
-        wanted = self.horizontalHeader().sizeHint().height() + self.rowCount() * self.rowHeight(0) + 6
+        others = sum(self.columnWidth(column) for column in range(1, len(COLUMNS)))
+        self.setColumnWidth(ID, max(NARROWEST, self.viewport().width() - others))
+        rows = sum(self.rowHeight(row) for row in range(self.rowCount()))
+        bar = self.horizontalScrollBar().sizeHint().height() if self.horizontalScrollBar().maximum() else 0
+        wanted = self.horizontalHeader().sizeHint().height() + rows + bar + 6
         self.setFixedHeight(min(max(wanted, SHORTEST), TALLEST))
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Give what the other columns leave to the names."""
+        super().resizeEvent(event)
+        self._fit()
 
     def show_fact(self, fact: Fact) -> None:
         """Fill in what opening a slide told."""
@@ -116,6 +127,7 @@ class SlideTable(QTableWidget):
             self.set_text(fact.slide_id, SIZE, f"{width:,} x {height:,}", _properties(fact.slide))
             self.set_text(fact.slide_id, MPP, *_mpp_text(fact.slide))
         self.show_count(fact.slide_id, fact.regions)
+        self._fit()
 
     def show_count(self, slide_id: str, regions: int | None) -> None:
         """Show how many regions a slide has; None: they cannot be read."""

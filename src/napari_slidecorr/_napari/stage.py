@@ -112,18 +112,27 @@ class Stage(QObject):
         return _Opened(project, slide, levels, arguments)
 
     def _place(self, opened: _Opened) -> None:
-        """Add the new layers before the old ones go, so that the viewer is never empty between two slides."""
-        if not len(self.viewer.layers):
-            timer(PAINT_MS, lambda: self._add(opened), self).start()
-        else:
-            self._add(opened)
+        """Add the new layers before the old ones go, so that zoom and tool stay and the viewer is never empty.
 
-    def _add(self, opened: _Opened) -> None:
+        Between pixels and micrometres no zoom can stay, and layers of both cannot be shown together.
+        """
+        tool = self._tool()
+        if self._stands_in_other_units(opened.slide):
+            self._remove_others(opened.slide.id)
+        if len(self.viewer.layers):
+            self._add(opened, tool)
+        else:
+            timer(PAINT_MS, lambda: self._add(opened, tool), self).start()
+
+    def _stands_in_other_units(self, slide: Slide) -> bool:
+        told = [layers.identity(layer) for layer in self.viewer.layers]
+        return any(MARK in t and (t["mpp"] is None) != (slide.mpp is None) for t in told)
+
+    def _add(self, opened: _Opened, tool: str) -> None:
         slide = opened.slide
         if self.wanted != slide.id or opened.project is not self.session.project:
             return
         self.wanted = None
-        tool = self._tool()
         if not self._shows(slide.id):
             self._mark(self.viewer.add_image(opened.levels, **opened.arguments))
         self._remove_others(slide.id)
