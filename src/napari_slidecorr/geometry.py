@@ -6,8 +6,9 @@ Coordinates are ``(y, x)`` in level-0 pixels, corner-based and half-open: pixel 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from napari_slidecorr.errors import ConfigError, SlideError
 
@@ -96,6 +97,9 @@ class Grid:
         Level-0 pixels, (y, x).
     mpp : (float, float) or None
         Micrometres per level-0 pixel of the slide.
+    slide_px : (int, int) or None
+        Rows and columns of the slide. Patches that would reach beyond it are moved inwards, and cells end at its
+        edge; None knows of no edge.
     """
 
     shape: YX
@@ -103,28 +107,55 @@ class Grid:
     stride_px: YX
     cell_px: YX
     mpp: tuple[float, float] | None = None
+    slide_px: YX | None = None
 
     @classmethod
-    def over(cls, slide_shape: YX, cell_px: YX, stride_px: YX, mpp: tuple[float, float] | None = None) -> Grid:
-        """Lay cells of one stride over a whole slide, the first one at its upper left corner.
+    def over(cls, slide_px: YX, cell_px: YX, stride_px: YX, mpp: tuple[float, float] | None = None) -> Grid:
+        """Lay cells over a whole slide, the first one centred on its upper left corner.
 
-        With a stride below the patch size the outer patches reach beyond the slide and see background there.
+        So ``translate`` is half a level-0 pixel at most, and the map lies right on the slide even in a viewer that
+        reads the scale of an image and forgets its translation.
+
+        Raises
+        ------
+        ConfigError
+            If the stride is not between 1 and the patch size, since that would leave gaps.
         """
         if min(stride_px) < 1 or any(s > c for s, c in zip(stride_px, cell_px, strict=True)):
             raise ConfigError(f"stride_px is {stride_px}; it must be between 1 and the patch size {cell_px}.")
-        rows, columns = (-(-n // s) for n, s in zip(slide_shape, stride_px, strict=True))
-        y, x = (-((c - s) // 2) for c, s in zip(cell_px, stride_px, strict=True))
-        return cls((rows, columns), (y, x), stride_px, cell_px, mpp)
+        y, x = (-(c // 2) for c in cell_px)
+        grid = cls((1, 1), (y, x), stride_px, cell_px, mpp, slide_px)
+        rows, columns = (
+            math.ceil((n - corner) / s) for n, corner, s in zip(slide_px, grid.corner_px, stride_px, strict=True)
+        )
+        return replace(grid, shape=(rows, columns))
 
     def patch_box(self, row: int, column: int) -> Box:
-        """Give the level-0 box that the model sees for a cell."""
-        y = self.origin_px[0] + row * self.stride_px[0]
-        x = self.origin_px[1] + column * self.stride_px[1]
+        """Give the level-0 box that the model sees for a cell; inside the slide wherever that is large enough."""
+        y, x = self._start(0, row), self._start(1, column)
         return Box(y, x, y + self.cell_px[0], x + self.cell_px[1])
+
+    def _start(self, axis: int, index: int) -> int:
+        start = self.origin_px[axis] + index * self.stride_px[axis]
+        if self.slide_px is None:
+            return start
+        room = self.slide_px[axis] - self.cell_px[axis]
+        return min(max(start, 0), room) if room >= 0 else room // 2
+
+    def patch_starts_px(self, axis: int) -> list[int]:
+        """First level-0 pixel of the patches of each row (axis 0) or column (axis 1)."""
+        return [self._start(axis, index) for index in range(self.shape[axis])]
+
+    def cell_edges_px(self, axis: int) -> list[float]:
+        """Where cells begin and end as drawn, corner-based: one more number than rows (axis 0) or columns (axis 1)."""
+        edges = [self.corner_px[axis] + index * self.stride_px[axis] for index in range(self.shape[axis] + 1)]
+        if self.slide_px is None:
+            return edges
+        return [min(max(edge, 0.0), float(self.slide_px[axis])) for edge in edges]
 
     @property
     def corner_px(self) -> tuple[float, float]:
-        """Level-0 position (corner-based) of the upper left corner of cell (0, 0) as drawn."""
+        """Level-0 position (corner-based) of the upper left corner of cell (0, 0), before it is cut at the edge."""
         y, x = (o + (c - s) / 2 for o, c, s in zip(self.origin_px, self.cell_px, self.stride_px, strict=True))
         return y, x
 
@@ -137,7 +168,7 @@ class Grid:
     def translate(self) -> tuple[float, float]:
         """Centre of cell (0, 0) where pixel *centres* lie on integers; napari's and OME-Zarr's ``translate``.
 
-        For stride ``s`` from the slide's corner this is ``(s - 1) / 2`` level-0 pixels, times mpp.
+        For cells of ``s`` pixels from the slide's corner on it would be ``(s - 1) / 2`` level-0 pixels, times mpp.
         """
         y, x = (o + (c - 1) / 2 for o, c in zip(self.origin_px, self.cell_px, strict=True))
         return _times((y, x), self.mpp)

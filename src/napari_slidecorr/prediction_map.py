@@ -72,9 +72,9 @@ class PredictionMap:
         return dict(zip(self.classes, means.tolist(), strict=True))
 
     def area_mm2(self) -> dict[str, float] | None:
-        """Area of each class in mm2, a cell counting for its stride; None without mpp."""
+        """Area of each class in mm2, cells as drawn and cut at the slide's edge; None without mpp."""
         if self.grid.mpp is None:
             return None
-        cell = self.grid.scale[0] * self.grid.scale[1] * 1e-6
-        counts = np.bincount(self.class_map().ravel(), minlength=len(self.classes) + 1)[1:]
-        return {name: float(count * cell) for name, count in zip(self.classes, counts, strict=True)}
+        height, width = (np.diff(self.grid.cell_edges_px(axis)) * self.grid.mpp[axis] for axis in (0, 1))
+        class_map, cell_mm2 = self.class_map(), np.outer(height, width) * 1e-6
+        return {name: float(cell_mm2[class_map == index].sum()) for index, name in enumerate(self.classes, 1)}

@@ -43,7 +43,7 @@ class TissueMask:
         return np.asarray(inside >= min_fraction * max(patch, 1.0))
 
     def _edges(self, grid: Grid, axis: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        start = grid.origin_px[axis] + np.arange(grid.shape[axis]) * grid.stride_px[axis]
+        start = np.asarray(grid.patch_starts_px(axis))
         low = np.floor(start / self.pixel_px[axis])
         high = np.ceil((start + grid.cell_px[axis]) / self.pixel_px[axis])
         longest = self.mask.shape[axis]

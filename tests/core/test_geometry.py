@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,31 +33,47 @@ def test_a_slide_without_mpp_is_asked_for_it():
         PatchGeometry(224, 0.5).footprint_px(None, "a.svs")
 
 
-def test_translate_of_a_stride_from_the_corner_is_half_of_it_minus_half_a_pixel():
-    grid = Grid.over((100, 100), (8, 8), (8, 8), (0.5, 0.25))
-    assert grid.shape == (13, 13)
+def test_translate_of_cells_from_the_corner_is_half_a_stride_minus_half_a_pixel():
+    grid = Grid((13, 13), (0, 0), (8, 8), (8, 8), (0.5, 0.25))
     assert grid.translate == (3.5 * 0.5, 3.5 * 0.25)
     assert grid.scale == (4.0, 2.0)
     assert grid.corner_px == (0, 0)
 
 
-def test_patches_of_a_finer_map_are_centred_on_their_cells():
-    grid = Grid.over((100, 100), (32, 32), (8, 8))
-    assert grid.patch_box(0, 0) == Box(-12, -12, 20, 20)
-    assert grid.corner_px == (0, 0)
-    assert grid.translate == (3.5, 3.5)
+def test_the_first_cell_of_a_slide_is_centred_on_its_corner():
+    grid = Grid.over((100, 100), (32, 32), (8, 8), (0.5, 0.5))
+    assert grid.shape == (13, 13)
+    assert grid.corner_px == (-4, -4)
+    assert grid.translate == (-0.25, -0.25)
+    assert grid.cell_edges_px(0)[:3] == [0, 4, 12]
+    assert grid.cell_edges_px(0)[-2:] == [92, 100]
+
+
+def test_patches_at_the_edge_are_moved_inwards():
+    grid = Grid.over((100, 90), (32, 32), (8, 8))
+    assert grid.patch_box(0, 0) == Box(0, 0, 32, 32)
+    assert grid.patch_box(4, 5) == Box(16, 24, 48, 56)
+    assert grid.patch_box(12, 11) == Box(68, 58, 100, 90)
+
+
+def test_a_slide_smaller_than_a_patch_lies_in_its_middle():
+    assert Grid.over((20, 90), (32, 32), (32, 32)).patch_box(0, 0) == Box(-6, 0, 26, 32)
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 64), st.integers(0, 63))
-def test_cells_cover_the_slide_and_drawn_cells_begin_within_half_a_pixel_of_its_corner(height, width, stride, more):
+def test_cells_tile_the_slide_and_each_patch_holds_its_cell(height, width, stride, more):
     cell = stride + more
     grid = Grid.over((height, width), (cell, cell), (stride, stride))
-    last = grid.patch_box(grid.shape[0] - 1, grid.shape[1] - 1)
-    assert all(-0.5 <= corner <= 0.5 for corner in grid.corner_px)
-    assert grid.patch_box(0, 0).y0 <= 0
-    assert last.y1 >= height - 0.5
-    assert last.x1 >= width - 0.5
-    assert grid.shape == (-(-height // stride), -(-width // stride))
+    assert all(-0.5 <= shift <= 0 for shift in grid.translate)
+    for axis, length in enumerate((height, width)):
+        edges, starts = grid.cell_edges_px(axis), grid.patch_starts_px(axis)
+        assert edges[0] == 0
+        assert edges[-1] == length
+        assert all(low < high for low, high in itertools.pairwise(edges))
+        for low, high, start in zip(edges[:-1], edges[1:], starts, strict=True):
+            assert start <= low + 0.5
+            assert high - 0.5 <= start + cell
+            assert length < cell or 0 <= start <= length - cell
 
 
 def test_a_stride_above_the_patch_would_leave_gaps_and_is_refused():

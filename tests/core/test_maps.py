@@ -20,7 +20,7 @@ from napari_slidecorr.io import read_map, read_regions, write_map
 from napari_slidecorr.io.map_zarr import MapWriter, is_complete, read
 from napari_slidecorr.prediction_map import PredictionMap
 
-GRID = Grid.over((1000, 1300), (100, 100), (50, 50), (0.5, 0.25))  # 20 x 26 cells
+GRID = Grid.over((1000, 1300), (100, 100), (50, 50), (0.5, 0.25))  # 21 x 27 cells
 CLASSES = ("Tumor", "Stroma")
 COLORS = {"Tumor": (200, 0, 1)}
 
@@ -71,8 +71,8 @@ def test_zarr_reads_the_same_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("mpp", "unit", "scale", "translation"),
     [
-        ((0.5, 0.25), "micrometer", [1, 25, 12.5], [0, 12.25, 6.125]),
-        (None, None, [1, 50, 50], [0, 24.5, 24.5]),
+        ((0.5, 0.25), "micrometer", [1, 25, 12.5], [0, -0.25, -0.125]),
+        (None, None, [1, 50, 50], [0, -0.5, -0.5]),
     ],
 )
 def test_metadata_are_valid_and_say_where_the_cells_lie(tmp_path, mpp, unit, scale, translation):
@@ -300,11 +300,11 @@ def map_of(class_map, grid):
 def test_a_block_of_cells_covers_exactly_its_pixels(tmp_path):
     grid = Grid.over((1000, 1300), (100, 100), (50, 50), (0.5, 0.25))
     class_map = np.zeros(grid.shape, int)
-    class_map[2:4, 5:9] = 1
+    class_map[2:4, 5:9] = 1  # centred on pixels 100 to 150 and 250 to 400
     write_map(tmp_path / "m.geojson", map_of(class_map, grid), colors=COLORS)
     (item,) = json.loads((tmp_path / "m.geojson").read_text())["features"]
     x, y = np.transpose(item["geometry"]["coordinates"][0])
-    assert (x.min(), x.max(), y.min(), y.max()) == (250, 450, 100, 200)  # level-0 pixels [250, 450) x [100, 200)
+    assert (x.min(), x.max(), y.min(), y.max()) == (225, 425, 75, 175)  # level-0 pixels [225, 425) x [75, 175)
     assert len(x) == 5
     assert item["properties"] == {
         "objectType": "annotation",
@@ -314,10 +314,19 @@ def test_a_block_of_cells_covers_exactly_its_pixels(tmp_path):
 
 
 def test_cells_of_odd_size_keep_their_half_pixels(tmp_path):
-    grid = Grid.over((40, 40), (9, 9), (4, 4))
-    write_map(tmp_path / "m.geojson", map_of(np.ones((1, 1), int), replace(grid, shape=(1, 1))))
+    grid = Grid((1, 1), (-2, -2), (4, 4), (9, 9))
+    write_map(tmp_path / "m.geojson", map_of(np.ones((1, 1), int), grid))
     (region,) = read_regions(tmp_path / "m.geojson").regions
     assert region.polygon.bounds == (0.5, 0.5, 4.5, 4.5) == (*grid.corner_px, *(c + 4 for c in grid.corner_px))
+
+
+def test_cells_end_at_the_edge_of_the_slide(tmp_path):
+    grid = Grid.over((100, 130), (40, 40), (40, 40), (1.0, 1.0))
+    prediction = map_of(np.ones(grid.shape, int), grid)
+    write_map(tmp_path / "m.geojson", prediction)
+    (region,) = read_regions(tmp_path / "m.geojson").regions
+    assert region.polygon.equals(shapely.box(0, 0, 100, 130))
+    assert prediction.area_mm2()["Tumor"] == pytest.approx(100 * 130 * 1e-6)
 
 
 def test_cells_that_meet_at_a_corner_are_two_areas_and_holes_are_holes(tmp_path):

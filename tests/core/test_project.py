@@ -432,7 +432,7 @@ def test_prediction_stores_each_block_before_it_is_told(with_run):
     begun_again = next(event for event in rest if isinstance(event, MapBegun))
     np.testing.assert_array_equal(begun_again.begun.probabilities, shown)
     blocks = [event for event in rest if isinstance(event, BlockDone)]
-    assert [event.slide_id for event in blocks] == ["s0"] * 3 + ["s1"] * 4
+    assert [event.slide_id for event in blocks] == ["s0"] * 8 + ["s1"] * 9
     assert (first.result.slide_id, second.result.slide_id) == ("s0", "s1")
     assert with_run.maps("s0") == [first.path]
     assert first.path.name.endswith("-all.ome.zarr")
@@ -447,7 +447,7 @@ def test_prediction_stores_each_block_before_it_is_told(with_run):
 def test_settings_that_change_a_map_have_their_own(with_run):
     drain(with_run.predict(["s0"], config=PREDICT))
     drain(with_run.predict(["s0"], with_run.runs()[0] / "model.json", replace(PREDICT, overlap=0.5)))
-    assert [read_map(path).grid.shape for path in with_run.maps("s0")] == [(4, 4), (8, 8)]
+    assert [read_map(path).grid.shape for path in with_run.maps("s0")] == [(5, 5), (9, 9)]
     with_run.set_mpp("s0", 0.4)
     assert with_run.maps("s0") == []
     assert len(list((with_run.folder / "removed" / "maps").rglob("*.ome.zarr"))) == 2

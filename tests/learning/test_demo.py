@@ -144,7 +144,7 @@ def square(name, y, x, side, uid):
 
 def test_truth_of_cells_is_the_class_that_covers_half():
     truth = RegionSet((square("a", 0, 0, 40, "1"), square("b", 40, 40, 26, "2")))
-    found = truth_cells(truth, Grid.over((80, 80), (20, 20), (20, 20)), ("a", "b"))
+    found = truth_cells(truth, Grid((4, 4), (0, 0), (20, 20), (20, 20)), ("a", "b"))
     assert found.tolist() == [[0, 0, -1, -1], [0, 0, -1, -1], [-1, -1, 1, -1], [-1, -1, -1, -1]]
 
 
@@ -158,7 +158,7 @@ def test_truth_of_cells_follows_the_drawn_cell_when_patches_overlap():
 def test_held_out_auc_counts_predicted_cells_with_a_truth_only(tmp_path):
     truth = RegionSet((square("a", 0, 0, 40, "1"), square("b", 40, 40, 40, "2")))
     sample = SampleSlide("s", tmp_path, RegionSet(), truth, held_out=True, group="g")
-    grid = Grid.over((80, 80), (40, 40), (40, 40))
+    grid = Grid((2, 2), (0, 0), (40, 40), (40, 40))
     of_b = np.asarray([[0.2, 0.99], [0.0, 0.8]], np.float32)
     prediction = PredictionMap(np.stack([1 - of_b, of_b]), ("a", "b"), grid, "s", "m")
     assert held_out_auc([prediction], [sample]) == 1

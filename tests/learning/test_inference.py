@@ -38,7 +38,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def slide():
-    return two_class_slide("slide", 3)  # 256 x 192 px: 8 x 6 cells, the last two rows glass
+    return two_class_slide("slide", 3)  # 256 x 192 px: 9 x 7 cells, the last two rows glass
 
 
 def uniform(value, shape=(128, 128), mpp=(0.5, 0.5)):
@@ -51,10 +51,10 @@ def blocks_of(events):
 
 def test_a_map_is_what_the_model_says_of_each_patch(slide, model):
     found = drain(predict(slide, model, SPEC, CONFIG))
-    assert found.probabilities.shape == (3, 8, 6)
+    assert found.probabilities.shape == (3, 9, 7)
     assert (found.classes, found.slide_id, found.model_id) == (SPEC.classes, "slide", "0123456789ab")
-    for row, column in [(0, 0), (3, 5), (7, 2)]:
-        pixels = slide.source.pixels[row * 32 : row * 32 + 32, column * 32 : column * 32 + 32]
+    for row, column, y, x in [(0, 0, 0, 0), (3, 5, 80, 144), (8, 2, 224, 48), (1, 6, 16, 160)]:
+        pixels = slide.source.pixels[y : y + 32, x : x + 32]
         expected = classify(model, pixels[None])[0]
         np.testing.assert_allclose(found.probabilities[:, row, column], expected, atol=1e-5)
 
@@ -83,9 +83,9 @@ def test_blocks_tile_the_map(slide, model):
 def test_an_event_after_each_batch_counts_patches(slide, model):
     events = [event for event in predict(slide, model, SPEC, CONFIG) if event.phase == "Predicting"]
     assert np.diff([0, *(event.done for event in events)]).max() <= CONFIG.batch_size
-    assert {event.total for event in events} == {48}
+    assert {event.total for event in events} == {63}
     assert {type(event) for event in events} == {Event, BlockDone}
-    assert events[-1].done == 48
+    assert events[-1].done == 63
 
 
 def test_only_the_wanted_blocks(slide, model):
@@ -107,12 +107,12 @@ def test_what_is_looked_at_comes_first(slide, model):
     events = predict(slide, model, SPEC, CONFIG, first_box=Box(140, 140, 180, 180))
     order = [(block.rows.start, block.columns.start) for block in blocks_of(events)]
     assert order[0] == (4, 4)
-    assert sorted(order) == [(0, 0), (0, 4), (4, 0), (4, 4)]
+    assert sorted(order) == [(y, x) for y in (0, 4, 8) for x in (0, 4)]
 
 
 def test_glass_is_left_out(slide, model):
     found = drain(predict(slide, model, SPEC, replace(CONFIG, tissue_only=True)))
-    assert not found.predicted[6:].any()
+    assert not found.predicted[7:].any()
     assert found.predicted[:6].any()
 
 
@@ -122,23 +122,23 @@ def test_a_slide_of_glass_gives_an_empty_map_and_a_warning(model):
     assert [event.message for event in events if isinstance(event, Notice) and event.warning] == [
         "uniform: no tissue was found."
     ]
-    assert len(blocks_of(events)) == 1
+    assert len(blocks_of(events)) == 4
 
 
 def test_a_finer_slide_is_resampled(model):
     fine = Slide("fine", two_class_slide("x", 3).source, (0.25, 0.25), "user")
     grid = prediction_grid(fine, SPEC, CONFIG)
-    assert (grid.cell_px, grid.stride_px, grid.shape, grid.mpp) == ((64, 64), (64, 64), (4, 3), (0.25, 0.25))
+    assert (grid.cell_px, grid.stride_px, grid.shape, grid.mpp) == ((64, 64), (64, 64), (5, 4), (0.25, 0.25))
     found = drain(predict(fine, model, SPEC, CONFIG))
-    expected = classify(model, fine.read(Box(64, 64, 128, 128), SIZE_PX)[None])[0]
+    expected = classify(model, fine.read(Box(32, 32, 96, 96), SIZE_PX)[None])[0]
     np.testing.assert_allclose(found.probabilities[:, 1, 1], expected, atol=1e-5)
 
 
 def test_overlap_makes_a_finer_grid_over_the_same_slide(slide, model):
     found = drain(predict(slide, model, SPEC, replace(CONFIG, overlap=0.5)))
     assert found.grid.stride_px == (16, 16)
-    assert found.grid.shape == (16, 12)
-    assert found.grid.corner_px == (0, 0)
+    assert found.grid.shape == (17, 13)
+    assert found.grid.translate == (-0.25, -0.25)
 
 
 def test_a_slide_without_pixel_size_is_refused_at_the_call(model):
@@ -158,8 +158,8 @@ def test_a_much_coarser_slide_is_refused(model):
 
 
 def test_a_block_outside_of_the_map_is_refused(slide, model):
-    with pytest.raises(MapError, match="does not lie in the map of 8 x 6 cells"):
-        predict(slide, model, SPEC, CONFIG, blocks=[(slice(4, 9), slice(0, 4))])
+    with pytest.raises(MapError, match="does not lie in the map of 9 x 7 cells"):
+        predict(slide, model, SPEC, CONFIG, blocks=[(slice(4, 10), slice(0, 4))])
 
 
 def test_a_model_of_other_classes_is_refused(slide, model):
@@ -194,12 +194,12 @@ def test_damaged_patches_stay_empty_and_are_told(slide, model):
     assert not last.result.predicted[:, 0].any()
     assert last.result.predicted[:, 1:].all()
     (message,) = [event.message for event in events if isinstance(event, Notice) and event.warning]
-    assert message.startswith("memory.tif: 8 of 48 patches cannot be read (first: memory.tif: tile at (")
+    assert message.startswith("memory.tif: 9 of 63 patches cannot be read (first: memory.tif: tile at (")
 
 
 def test_too_much_damage_ends_the_prediction(slide, model):
     damaged = replace(slide, source=DamagedSource(slide.source.pixels, 1000))
-    with pytest.raises(SlideError, match=r"\d+ of 48 patches cannot be read"):
+    with pytest.raises(SlideError, match=r"\d+ of 63 patches cannot be read"):
         drain(predict(damaged, model, SPEC, CONFIG))
 
 

@@ -1,7 +1,7 @@
 """The classes of a prediction map as polygons for QuPath, one annotation a connected area. (x, y) as `qupath` writes it.
 
-A cell is drawn as the square of its stride (`Grid.corner_px`, corner-based), so that the areas of all classes tile what
-was predicted. Cells at the lower and right edge may reach beyond the slide; they are left whole, as they were counted.
+A cell is drawn as the square of its stride, cut at the slide's edge (`Grid.cell_edges_px`, corner-based), so that the
+areas of all classes tile what was predicted.
 """
 
 from __future__ import annotations
@@ -58,16 +58,16 @@ def write(
 def _features(prediction: PredictionMap, threshold: float, colors: Mapping[str, Color]) -> Iterator[dict[str, Any]]:
     class_map = prediction.class_map(threshold)
     grid = prediction.grid
-    cell_mm2 = grid.scale[0] * grid.scale[1] * 1e-6 if grid.mpp else None
+    pixel_mm2 = grid.mpp[0] * grid.mpp[1] * 1e-6 if grid.mpp else None
     for index, name in enumerate(prediction.classes):
         for count, (row, column, inside) in enumerate(_areas(class_map == index + 1)):
             rows, columns = (slice(start, start + n) for start, n in zip((row, column), inside.shape, strict=True))
             probability = prediction.probabilities[index, rows, columns][inside]
-            measurements = {"Mean probability": float(probability.mean(dtype=np.float64))}
-            if cell_mm2 is not None:
-                measurements["Area mm2"] = float(inside.sum() * cell_mm2)
-            uid = uuid.uuid5(_NAMESPACE, f"{prediction.slide_id} {prediction.model_id} {threshold} {name} {count}")
             polygon = _on_slide(_outline(inside), grid, row, column)
+            measurements = {"Mean probability": float(probability.mean(dtype=np.float64))}
+            if pixel_mm2 is not None:
+                measurements["Area mm2"] = float(polygon.area * pixel_mm2)
+            uid = uuid.uuid5(_NAMESPACE, f"{prediction.slide_id} {prediction.model_id} {threshold} {name} {count}")
             yield feature(str(uid), polygon, name, colors.get(name), measurements)
 
 
@@ -96,6 +96,11 @@ def _turns(ring: LinearRing) -> NDArray[np.float64]:
 
 
 def _on_slide(polygon: Polygon, grid: Grid, row: int, column: int) -> Polygon:
-    """Move from cells to level-0 pixels."""
-    corner, stride = np.asarray(grid.corner_px), np.asarray(grid.stride_px)
-    return shapely.transform(polygon, lambda points: corner + (points + (row, column)) * stride)  # noqa: RUF005
+    """Move from cells to level-0 pixels, cut at the slide's edge: only the outermost edges lie beyond it."""
+    y, x = np.asarray(grid.cell_edges_px(0)), np.asarray(grid.cell_edges_px(1))
+
+    def place(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        corners = points.astype(np.int64) + (row, column)  # noqa: RUF005
+        return np.stack([y[corners[:, 0]], x[corners[:, 1]]], axis=1)
+
+    return shapely.transform(polygon, place)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
@@ -20,7 +20,7 @@ from napari_slidecorr.learning.models import PatchClassifier, choose_device, cla
 from napari_slidecorr.model_spec import ModelSpec
 from napari_slidecorr.prediction_map import PredictionMap
 from napari_slidecorr.slide import Slide
-from napari_slidecorr.tissue import TissueMask, find_tissue
+from napari_slidecorr.tissue import find_tissue
 
 COARSEST = 1.5
 """How many times coarser than the model's patches a slide may be; finer ones are resampled."""
@@ -157,21 +157,14 @@ def _covers(blocks: Sequence[Block], grid: Grid) -> bool:
 def _find_cells(job: _Job, blocks: Sequence[Block]) -> Generator[Event, None, list[list[Cell]]]:
     """List the cells to predict of each block."""
     yield Event(phase="Finding tissue", total=len(blocks))
-    tissue = find_tissue(job.slide) if job.config.tissue_only else None
-    cells = []
-    for done, block in enumerate(blocks, 1):
-        cells.append(_cells_of_block(job.grid, block, tissue))
-        yield Event(phase="Finding tissue", done=done, total=len(blocks))
-    return cells
+    wanted = find_tissue(job.slide).cells(job.grid) if job.config.tissue_only else np.ones(job.grid.shape, bool)
+    yield Event(phase="Finding tissue", done=len(blocks), total=len(blocks))
+    return [_cells_of_block(wanted, block) for block in blocks]
 
 
-def _cells_of_block(grid: Grid, block: Block, tissue: TissueMask | None) -> list[Cell]:
+def _cells_of_block(wanted: NDArray[np.bool_], block: Block) -> list[Cell]:
     rows, columns = block
-    corner = grid.patch_box(rows.start, columns.start)
-    shape = rows.stop - rows.start, columns.stop - columns.start
-    part = replace(grid, shape=shape, origin_px=(corner.y0, corner.x0))
-    wanted = np.ones(shape, bool) if tissue is None else tissue.cells(part)
-    return [(rows.start + int(row), columns.start + int(column)) for row, column in np.argwhere(wanted)]
+    return [(rows.start + int(row), columns.start + int(column)) for row, column in np.argwhere(wanted[block])]
 
 
 def _pieces(block: Block, cells: list[Cell], size: int) -> Iterator[_Piece]:
