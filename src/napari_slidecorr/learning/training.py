@@ -169,7 +169,8 @@ def _first_notices(weights_note: str, table: PatchTable, config: TrainConfig) ->
         yield Notice(phase="Preparing", message=message, warning=True)
     count = len(np.unique(table.slide_index))
     if config.objective.kind == "scr" and count < FEW_SLIDES:
-        message = f"{count} training slide{"s" * (count != 1)}: SCR is not expected to help below about {FEW_SLIDES}."
+        slides = "slide" if count == 1 else "slides"
+        message = f"{count} training {slides}: SCR is not expected to help below about {FEW_SLIDES}."
         yield Notice(phase="Preparing", message=message, warning=True)
 
 
