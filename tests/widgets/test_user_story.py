@@ -217,3 +217,33 @@ def test_a_process_whose_window_is_closed_while_it_trains_ends_well(project, tmp
     assert done.stdout.split() == ["closing", "closed"]
     assert "Traceback" not in done.stderr
     assert project.runs() == []
+
+
+DRAW_AND_CLOSE = """
+import sys
+from pathlib import Path
+import napari
+import numpy as np
+from napari_slidecorr._napari.layers import find_layer
+
+viewer = napari.Viewer()
+slides = viewer.window.add_plugin_dock_widget("napari-slidecorr", "Slides")[1]
+slides.open_project(Path(sys.argv[1]))
+
+def draw_and_close(slide_id):
+    find_layer(viewer, "regions", slide_id).add_polygons([np.array([[0, 0], [0, 90], [90, 90], [90, 0]])])
+    viewer.window._qt_window.close()
+
+slides.stage.shown.connect(draw_and_close)
+napari.run()
+"""
+
+
+def test_what_was_drawn_a_moment_before_the_window_was_closed_is_saved(project, tmp_path):
+    before = len(project.regions(project.cohort[0].id))
+    (script := Path(tmp_path / "session.py")).write_text(DRAW_AND_CLOSE)
+    done = subprocess.run(
+        [sys.executable, script, project.folder], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(Project.open(project.folder).regions(project.cohort[0].id)) == before + 1
