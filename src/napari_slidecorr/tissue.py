@@ -28,26 +28,26 @@ class TissueMask:
     mask: NDArray[np.bool_]
     pixel_px: tuple[float, float]
 
-    def cells(self, grid: Grid, min_fraction: float = 0.05) -> NDArray[np.bool_]:
-        """Give the cells of a grid whose patch has at least that share of tissue, shape (rows, columns).
+    def cells(self, grid: Grid, min_fraction: float = 0.25) -> NDArray[np.bool_]:
+        """Give the cells of a grid that have at least that share of tissue, shape (rows, columns).
 
-        What lies outside of the slide counts as glass.
+        A cell counts as it is drawn, cut at the slide's edge: a patch that only touches tissue with its rim says
+        little about its centre, and would paint glass.
         """
-        # Sums over boxes from a summed-area table: four look-ups a cell, whatever the patch size.
+        # Sums over boxes from a summed-area table: four look-ups a cell, whatever its size.
         table = np.pad(self.mask.cumsum(0, dtype=np.float64).cumsum(1), ((1, 0), (1, 0)))
-        edges = [self._edges(grid, axis) for axis in (0, 1)]
-        (top, bottom), (left, right) = edges
+        (top, bottom), (left, right) = self._edges(grid, 0), self._edges(grid, 1)
         inside = table[np.ix_(bottom, right)] - table[np.ix_(top, right)] - table[np.ix_(bottom, left)]
         inside += table[np.ix_(top, left)]
-        patch = grid.cell_px[0] / self.pixel_px[0] * grid.cell_px[1] / self.pixel_px[1]
-        return np.asarray(inside >= min_fraction * max(patch, 1.0))
+        return np.asarray(inside >= min_fraction * np.outer(bottom - top, right - left))
 
     def _edges(self, grid: Grid, axis: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        start = np.asarray(grid.patch_starts_px(axis))
-        low = np.floor(start / self.pixel_px[axis])
-        high = np.ceil((start + grid.cell_px[axis]) / self.pixel_px[axis])
+        """First and last pixel of the mask that each row or column of cells touches: one at least."""
+        edges = np.asarray(grid.cell_edges_px(axis)) / self.pixel_px[axis]
         longest = self.mask.shape[axis]
-        return low.clip(0, longest).astype(np.int64), high.clip(0, longest).astype(np.int64)
+        low = np.floor(edges[:-1]).clip(0, longest - 1).astype(np.int64)
+        high = np.ceil(edges[1:]).clip(None, longest).astype(np.int64)
+        return low, np.maximum(high, low + 1)
 
 
 def find_tissue(slide: Slide, *, max_px: int = 1024) -> TissueMask:

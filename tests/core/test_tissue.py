@@ -36,14 +36,27 @@ def test_black_is_neither():
     assert not tissue_of_picture(black)[:38].any()
 
 
-def test_cells_equal_means_over_boxes():
+def test_cells_equal_means_over_the_drawn_cells():
     rng = np.random.default_rng(2)
     mask = TissueMask(rng.random((50, 70)) < 0.3, (4.0, 4.0))
     grid = Grid.over((200, 280), (32, 32), (16, 16))
     found = mask.cells(grid, 0.3)
-    padded = np.pad(mask.mask, 8)
-    for row in range(grid.shape[0]):
-        for column in range(grid.shape[1]):
-            box = grid.patch_box(row, column)
-            part = padded[box.y0 // 4 + 8 : box.y1 // 4 + 8, box.x0 // 4 + 8 : box.x1 // 4 + 8]
-            assert found[row, column] == (part.sum() >= 0.3 * 64)
+    assert found.shape == (13, 18)
+    rows, columns = ([int(edge // 4) for edge in grid.cell_edges_px(axis)] for axis in (0, 1))  # whole pixels
+    for row, column in np.ndindex(*found.shape):
+        part = mask.mask[rows[row] : rows[row + 1], columns[column] : columns[column + 1]]
+        assert found[row, column] == (part.mean() >= 0.3)
+
+
+def test_a_cell_of_glass_beside_tissue_is_left_out():
+    mask = TissueMask(np.pad(np.ones((40, 40), bool), 20), (1.0, 1.0))
+    grid = Grid.over((80, 80), (40, 40), (20, 20))
+    assert mask.cells(grid).sum(axis=0).tolist() == [0, 3, 3, 3, 0]
+
+
+def test_cells_smaller_than_a_pixel_of_the_mask_take_the_pixel_they_lie_in():
+    mask = TissueMask(np.asarray([[True, False], [False, True]]), (100.0, 100.0))
+    found = mask.cells(Grid.over((200, 200), (10, 10), (10, 10)))
+    assert found.shape == (21, 21)
+    assert found[:10, :10].all()
+    assert not found[:10, 11:].any()
