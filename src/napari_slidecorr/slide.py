@@ -7,6 +7,7 @@ pickles by path and is opened again in each process.
 from __future__ import annotations
 
 import logging
+import pickle
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,10 @@ from napari_slidecorr.errors import DamagedTileError, SlideError
 from napari_slidecorr.geometry import YX, Box
 
 if TYPE_CHECKING:
-    import dask.array
+    from dask.array import Array as DaskArray
+    from zarr import Array as ZarrArray
+
+    from napari_slidecorr.zarr_store import SlideStore
 
 logger = logging.getLogger(__name__)
 
@@ -205,14 +209,37 @@ class Slide:
         report = _OncePerTile(self, on_error)
         return [LevelView(self, index, report) for index in range(len(self.levels))]
 
-    def pyramid(self, chunks: int = 2048) -> list[dask.array.Array]:
-        """Give the levels as dask arrays, shape (h, w, 3), uint8, padded to exact ratios; for notebooks and clusters."""
-        import dask.array
+    def strict_levels(self) -> list[LevelView]:
+        """Give the same lazy arrays, but with SlideError for a damaged tile: for numbers, not for eyes."""
+        return [LevelView(self, index, None) for index in range(len(self.levels))]
 
-        return [
-            dask.array.from_array(view, chunks=(chunks, chunks, 3), name=f"{self.id}-{index}-{id(view)}")
-            for index, view in enumerate(LevelView(self, index, None) for index in range(len(self.levels)))
-        ]
+    def dask(self, level: int = 0, chunks: int = 2048) -> DaskArray:
+        """Give a level as dask array, shape (h, w, 3), uint8, padded to exact ratios; for notebooks and clusters.
+
+        Large chunks keep dask's graph small; a damaged tile raises SlideError.
+        """
+        import dask.array
+        from dask.base import tokenize
+
+        view = self.strict_levels()[level]
+        name = f"slide-{tokenize(pickle.dumps(self.source), level, chunks)}"  # another file, another name
+        return dask.array.from_array(view, chunks=(chunks, chunks, view.shape[2]), name=name)
+
+    def pyramid(self, chunks: int = 2048) -> list[DaskArray]:
+        """Give all levels as dask arrays; see `dask`."""
+        return [self.dask(index, chunks) for index in range(len(self.levels))]
+
+    def zarr(self, level: int = 0) -> ZarrArray[Any]:
+        """Give a level as read-only zarr array, shape (h, w, 3), uint8, padded to exact ratios; its chunks are the tiles."""
+        import zarr
+
+        return zarr.open_array(self.zarr_store(), path=str(level), mode="r")
+
+    def zarr_store(self) -> SlideStore:
+        """Give all levels as a read-only zarr v3 store: a group with arrays ``"0"``, ``"1"`` and so on."""
+        from napari_slidecorr.zarr_store import SlideStore
+
+        return SlideStore(self)
 
     def close(self) -> None:
         """Let go of file handles and caches; a later read opens them again."""
