@@ -1,3 +1,5 @@
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,3 +13,12 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("no folder of real slides beside the checkout")
     return SHARED
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Levels that tests make are kept in a folder of their own, not in the user's."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(os.environ, "SLIDECORR_CACHE_DIR", str(folder))
+        yield folder

@@ -1,4 +1,4 @@
-"""Coarse levels that a file lacks, made from the next finer one, tile by tile, when somebody looks."""
+"""Coarse levels that a file lacks, made from the next finer one, tile by tile, when somebody looks; the dear ones are kept."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from napari_slidecorr.io.made_tiles import MadeTiles, bound_bytes, user_cache_folder
 from napari_slidecorr.io.tiles import Tile, TileReader
 from napari_slidecorr.slide import Level, PixelSource
 
@@ -17,6 +18,11 @@ COARSEST_PX = 1000
 
 _TILE_PX = 512
 _CACHE_BYTES = 64 << 20
+_KEPT_FROM = 2
+"""Made levels before this one are quick to make and large: 48 tiles of 256 px are decoded for a tile of the second."""
+
+_IN_MANY_FILES = {".mrxs", ".dcm", ".vms"}
+"""Their own size and time of change do not tell whether the slide is the same."""
 
 
 def with_coarse_levels(source: PixelSource) -> PixelSource:
@@ -44,6 +50,8 @@ class PyramidSource:
         made = _coarser(source.levels[-1])
         self.levels: tuple[Level, ...] = (*source.levels, *made)
         self.properties = {**source.properties, "levels made": f"{len(made)}, means of 2 x 2 pixels"}
+        self._first_kept = min(len(source.levels) + _KEPT_FROM, len(self.levels) - 1)
+        self._kept = _kept_tiles(self.path)
         self.tiles = TileReader(self.levels, self._load, _CACHE_BYTES)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -61,8 +69,24 @@ class PyramidSource:
         self.source.close()
 
     def _load(self, level: int, row: int, column: int) -> Tile:
+        if self._kept is None or level < self._first_kept:
+            return self._made(level, row, column)
+        tile = self._kept.get(level, row, column)
+        if tile is None:
+            tile = self._made(level, row, column)
+            self._kept.put(level, row, column, tile)
+        return tile
+
+    def _made(self, level: int, row: int, column: int) -> Tile:
         finer = self.read_level(level - 1, row * 2 * _TILE_PX, column * 2 * _TILE_PX, 2 * _TILE_PX, 2 * _TILE_PX)
         return np.asarray(Image.fromarray(finer).reduce(2))
+
+
+def _kept_tiles(path: Path) -> MadeTiles | None:
+    folder = user_cache_folder()
+    if folder is None or not path.is_file() or path.suffix.lower() in _IN_MANY_FILES:
+        return None
+    return MadeTiles(path, folder, bound_bytes())
 
 
 def _coarser(level: Level) -> list[Level]:
