@@ -114,6 +114,31 @@ def add(
     print_result({"slides": added}, text, json=json)
 
 
+@app.command("set")
+@told_in_one_sentence
+def set_slide(
+    folder: Folder,
+    slide_id: Annotated[
+        str, typer.Argument(metavar="SLIDE", help="A slide's id, as `slidecorr info PROJECT` lists it.")
+    ],
+    *,
+    mpp: Annotated[float | None, typer.Option(help="Micrometres per level-0 pixel.")] = None,
+    group: Annotated[str | None, typer.Option(help="Whose slide it is, usually a patient.")] = None,
+    json: Json = False,
+) -> None:
+    """Change what a project knows of a slide: its pixel size, or the patient it is kept together with."""
+    project = _open(folder)
+    if mpp is None and group is None:
+        raise ProjectError("Nothing to set; give --mpp, --group or both.")
+    if mpp is not None:
+        project.set_mpp(slide_id, mpp)
+    if group is not None:
+        project.set_group(slide_id, group)
+    slide = next(slide for slide in project.cohort if slide.id == slide_id)
+    size = f"{slide.mpp[0]:g} um/px" if slide.mpp else "pixel size as in the file"
+    print_result({"slide": slide}, f"{slide.id}  group {slide.group}  {size}", json=json)
+
+
 @regions_app.command("import")
 @told_in_one_sentence
 def regions_import(
@@ -220,6 +245,35 @@ def info(
 
     facts = describe(file)
     print_result(facts, as_text(facts), json=json)
+
+
+@app.command()
+@told_in_one_sentence
+def convert(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A slide.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="NAME.ome.zarr or NAME.ome.tif.")],
+    *,
+    quality: Annotated[
+        int | None, typer.Option(help="1 to 100, .ome.tif only: JPEG of this quality instead of the very pixels.")
+    ] = None,
+    mpp: Annotated[
+        float | None, typer.Option(help="Micrometres per level-0 pixel, where the file has none or a wrong one.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write a slide as a pyramid that every viewer pans quickly; the same call goes on where it was stopped."""
+    from napari_slidecorr.cli_progress import shown
+    from napari_slidecorr.events import drain
+    from napari_slidecorr.io import open_slide
+    from napari_slidecorr.io.convert import convert as convert_slide
+    from napari_slidecorr.io.convert import level_shapes
+
+    slide = open_slide(file, mpp=mpp)
+    with shown(convert_slide(slide, out, quality=quality), quiet=json) as events:
+        drain(events)
+    levels = level_shapes(slide.shape)
+    result = {"slide": file, "out": out, "levels": levels, "mpp": slide.mpp}
+    print_result(result, f"{file} -> {out} ({len(levels)} level(s))", json=json)
 
 
 def _open(folder: Path) -> Project:

@@ -135,6 +135,15 @@ def _model(path: Path) -> dict[str, Any]:
     return {"kind": "model", "path": path, "id": spec.id, **asdict(spec)}
 
 
+def _pixel_size(project: Any, slide_id: str) -> dict[str, Any]:
+    """The size that is used and where it is from; a slide that cannot be opened says why, and the others go on."""
+    try:
+        slide = project.slide(slide_id)
+    except SlideError as error:
+        return {"mpp": None, "mpp_source": "", "problem": str(error)}
+    return {"mpp": list(slide.mpp) if slide.mpp else None, "mpp_source": slide.mpp_source}
+
+
 def _project(path: Path) -> dict[str, Any]:
     from napari_slidecorr.project import Project
 
@@ -148,7 +157,7 @@ def _project(path: Path) -> dict[str, Any]:
                 "id": slide.id,
                 "path": slide.path,
                 "group": slide.group,
-                "mpp": slide.mpp,
+                **_pixel_size(project, slide.id),
                 "regions": _class_facts(project.regions(slide.id)),
                 "maps": [one.name for one in project.maps(slide.id)],
             }

@@ -76,7 +76,7 @@ class PatchGeometry:
         if slide_mpp is None:
             raise SlideError(
                 f"{slide_name}: no physical pixel size in the file, and patches are cut at {self.mpp:g} um/px. "
-                "Give the slide's size with mpp=..., or --mpp on the command line."
+                "Set it in the Slides dock, with `slidecorr set PROJECT SLIDE --mpp SIZE`, or with open_slide(mpp=...)."
             )
         height, width = (max(1, round(self.size_px * self.mpp / slide)) for slide in slide_mpp)
         return height, width

@@ -65,6 +65,27 @@ def project(tmp_path, cohort):
     return folder
 
 
+def test_pixel_size_and_patient_of_a_slide_can_be_set(project, cohort):
+    first = cohort[0].id
+    assert [slide["mpp_source"] == "user" for slide in call_json("info", project)["slides"]] == [False] * 4
+    told = call_json("set", project, first, "--mpp", 0.25, "--group", "patient 9")
+    assert (told["slide"]["mpp"], told["slide"]["group"]) == ([0.25, 0.25], "patient 9")
+    known = call_json("info", project)["slides"][0]
+    assert (known["mpp"], known["mpp_source"], known["group"]) == ([0.25, 0.25], "user", "patient 9")
+    assert "Nothing to set" in fails("set", project, first)
+    assert "no-such" in fails("set", project, "no-such", "--mpp", 1)
+
+
+def test_a_slide_that_went_away_is_told_beside_the_others(project, cohort, tmp_path):
+    gone = tmp_path / "gone.tif"
+    gone.write_bytes(cohort[0].path.read_bytes())
+    call("add", project, gone)
+    gone.unlink()
+    *others, missing = call_json("info", project)["slides"]
+    assert "is missing" in missing["problem"]
+    assert all(slide["mpp"] for slide in others)
+
+
 def test_new_says_what_comes_next(tmp_path):
     assert "slidecorr add" in call("new", tmp_path / "a", "--class", "tumour", "--class", "stroma")
     facts = call_json("info", tmp_path / "a")
