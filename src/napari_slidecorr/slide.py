@@ -87,6 +87,25 @@ class PixelSource(Protocol):
         ...
 
 
+class ChannelSource(PixelSource, Protocol):
+    """Fluorescence, grey or 16 bits: for viewing, one channel at a time; its `read_level` refuses in one sentence.
+
+    Attributes
+    ----------
+    channels : tuple of str
+        Their names.
+    dtype : dtype
+        Of a pixel.
+    """
+
+    channels: tuple[str, ...]
+    dtype: np.dtype[Any]
+
+    def read_channel(self, channel: int, level: int, y: int, x: int, height: int, width: int) -> NDArray[Any]:
+        """Pixels of one channel of a level, shape (height, width); 0 outside; SlideError on a damaged tile."""
+        ...
+
+
 def level_downsample(full: YX, level: YX) -> tuple[float, float]:
     """Give level-0 pixels per level pixel from two shapes.
 
@@ -140,6 +159,22 @@ class Slide:
     def properties(self) -> dict[str, str]:
         """Further facts that the file tells, to be shown."""
         return self.source.properties
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the channels of a slide that can only be viewed; empty for brightfield RGB of 8 bits."""
+        return tuple(getattr(self.source, "channels", ()))
+
+    @property
+    def associated_names(self) -> tuple[str, ...]:
+        """Which of label, macro and thumbnail images the file holds; none is read before `associated`."""
+        return tuple(getattr(_file_of(self.source), "associated_names", ()))
+
+    @property
+    def icc_profile(self) -> bytes | None:
+        """The colour profile that the scanner wrote, read from the file now; None without one."""
+        read: Callable[[], bytes | None] | None = getattr(_file_of(self.source), "icc_profile", None)
+        return read() if read is not None else None
 
     @property
     def box(self) -> Box:
@@ -204,10 +239,54 @@ class Slide:
         factor = max(1.0, max(self.shape) / max_px)
         return self.read(self.box, (max(1, round(self.shape[0] / factor)), max(1, round(self.shape[1] / factor))))
 
-    def view_levels(self, on_error: Callable[[str], None] | None = None) -> list[LevelView]:
-        """Give the levels as lazy arrays for a viewer, padded to exact ratios; see `LevelView`."""
+    def associated(self, name: str) -> NDArray[np.uint8]:
+        """Read a label, macro or thumbnail image, shape (h, w, 3), uint8.
+
+        A label often shows a patient's name or number: look at it where only those may see it who may know, and do not
+        pass it on. Nothing here reads, keeps or exports these images unless this is called.
+
+        Raises
+        ------
+        SlideError
+            If the file holds none of that name.
+        """
+        if name not in self.associated_names:
+            raise SlideError(
+                f"{self.path.name}: it holds no image named {name!r}; it has {', '.join(self.associated_names) or 'none'}."
+            )
+        pixels: NDArray[np.uint8] = _file_of(self.source).read_associated(name)
+        return pixels
+
+    def view_levels(self, on_error: Callable[[str], None] | None = None, *, srgb: bool = False) -> list[LevelView]:
+        """Give the levels as lazy arrays for a viewer, padded to exact ratios; see `LevelView`.
+
+        Parameters
+        ----------
+        srgb : bool
+            Convert from the slide's ICC profile to sRGB. For viewing alone: `read`, and with it every model, sees the
+            stored values, so that slides with and without a profile are treated alike.
+
+        Raises
+        ------
+        SlideError
+            If ``srgb`` is asked for and the file has no usable profile.
+        """
         report = _OncePerTile(self, on_error)
-        return [LevelView(self, index, report) for index in range(len(self.levels))]
+        convert = self._to_srgb() if srgb else None
+        return [LevelView(self, index, report, convert=convert) for index in range(len(self.levels))]
+
+    def channel_levels(self, channel: int, on_error: Callable[[str], None] | None = None) -> list[LevelView]:
+        """Give the levels of one channel as lazy arrays for a viewer, shape (h, w); see `LevelView`."""
+        report = _OncePerTile(self, on_error)
+        return [LevelView(self, index, report, channel=channel) for index in range(len(self.levels))]
+
+    def _to_srgb(self) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
+        from napari_slidecorr.color import srgb_converter
+
+        profile = self.icc_profile
+        if profile is None:
+            raise SlideError(f"{self.path.name}: it has no ICC profile, so its colours cannot be converted to sRGB.")
+        return srgb_converter(profile, self.path.name)
 
     def strict_levels(self) -> list[LevelView]:
         """Give the same lazy arrays, but with SlideError for a damaged tile: for numbers, not for eyes."""
@@ -246,6 +325,11 @@ class Slide:
         self.source.close()
 
 
+def _file_of(source: PixelSource) -> Any:
+    """The source that reads the file, beneath one that only adds levels."""
+    return getattr(source, "source", source)
+
+
 def resample(pixels: NDArray[np.uint8], box: tuple[float, float, float, float], size: YX) -> NDArray[np.uint8]:
     """Cut ``(y0, x0, y1, x1)``, in pixels of the array, and bring it to a size; shape (h, w, 3), uint8."""
     y0, x0, y1, x1 = box
@@ -272,22 +356,36 @@ class LevelView:
     report
         Called with level and place when a tile cannot be read, which then is made from the next finer level or, at the
         finest, shows as `UNREADABLE` grey; None raises.
+    channel : int, optional
+        Of a slide of channels; the array then has the shape (h, w) and the channel's dtype.
+    convert : callable, optional
+        Applied to all pixels that are given out.
     """
 
-    ndim = 3
-    dtype = np.dtype(np.uint8)
-
-    def __init__(self, slide: Slide, level: int, report: _OncePerTile | None) -> None:
+    def __init__(
+        self,
+        slide: Slide,
+        level: int,
+        report: _OncePerTile | None,
+        *,
+        channel: int | None = None,
+        convert: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None,
+    ) -> None:
         self.slide, self.level, self._report = slide, level, report
+        self.channel, self._convert = channel, convert
+        self.dtype: np.dtype[Any] = np.dtype(np.uint8) if channel is None else slide.source.dtype  # type: ignore[attr-defined]
+        samples = (3,) if channel is None else ()
         height, width = padded_shapes(slide.levels)[level]
-        self.shape = (height, width, 3)
+        self.shape: tuple[int, ...] = (height, width, *samples)
+        self.ndim = len(self.shape)
         tile = slide.levels[level].tile
-        self.chunks = (*(_chunk_sizes(n, t) for n, t in zip((height, width), tile, strict=True)), (3,))
+        sizes = (_chunk_sizes(n, t) for n, t in zip((height, width), tile, strict=True))
+        self.chunks = (*sizes, *((n,) for n in samples))
 
     @property
     def size(self) -> int:
         """Number of values."""
-        return self.shape[0] * self.shape[1] * 3
+        return int(np.prod(self.shape))
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -298,49 +396,63 @@ class LevelView:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:  # noqa: FBT001 numpy's protocol
         return np.asarray(self[:], dtype=dtype)
 
-    def __getitem__(self, key: Any) -> NDArray[np.uint8]:
-        rows, columns, *rest = _full_key(key)
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        rows, columns, *rest = _full_key(key, self.ndim)
         y, height, pick_y = _span(rows, self.shape[0])
         x, width, pick_x = _span(columns, self.shape[1])
         if height < 1 or width < 1:
-            return np.asarray(np.empty((height, width, 3), np.uint8)[(pick_y, pick_x, *rest)])
-        return np.asarray(self._pixels(y, x, height, width)[(pick_y, pick_x, *rest)])
+            return np.asarray(self._grey(height, width)[(pick_y, pick_x, *rest)])
+        pixels = self._pixels(y, x, height, width)
+        if self._convert is not None:
+            pixels = self._convert(pixels)
+        return np.asarray(pixels[(pick_y, pick_x, *rest)])
 
-    def _pixels(self, y: int, x: int, height: int, width: int) -> NDArray[np.uint8]:
-        try:
+    def _read(self, y: int, x: int, height: int, width: int) -> NDArray[Any]:
+        if self.channel is None:
             return self.slide.source.read_level(self.level, y, x, height, width)
+        return self.slide.source.read_channel(self.channel, self.level, y, x, height, width)  # type: ignore[attr-defined,no-any-return]
+
+    def _grey(self, height: int, width: int) -> NDArray[Any]:
+        """What is shown for pixels that cannot be read; 0 where channels are shown, which has no grey to stand out."""
+        return np.full((height, width, *self.shape[2:]), UNREADABLE if self.channel is None else 0, self.dtype)
+
+    def _pixels(self, y: int, x: int, height: int, width: int) -> NDArray[Any]:
+        try:
+            return self._read(y, x, height, width)
         except SlideError as error:
             if self._report is None:
                 raise
             if isinstance(error, DamagedTileError):
                 return self._salvage(y, x, height, width)
             self._report(self.level, y, x, error)
-            return np.full((height, width, 3), UNREADABLE, np.uint8)
+            return self._grey(height, width)
 
-    def _salvage(self, y: int, x: int, height: int, width: int) -> NDArray[np.uint8]:
+    def _salvage(self, y: int, x: int, height: int, width: int) -> NDArray[Any]:
         """Read tile by tile; a damaged one is shown from the next finer level, at the finest grey."""
-        out = np.empty((height, width, 3), np.uint8)
+        out = np.empty((height, width, *self.shape[2:]), self.dtype)
         th, tw = self.slide.levels[self.level].tile
         for top in range(y - y % th, y + height, th):
             for left in range(x - x % tw, x + width, tw):
                 y0, x0 = max(top, y), max(left, x)
                 y1, x1 = min(top + th, y + height), min(left + tw, x + width)
                 try:
-                    part = self.slide.source.read_level(self.level, y0, x0, y1 - y0, x1 - x0)
+                    part = self._read(y0, x0, y1 - y0, x1 - x0)
                 except SlideError as error:
                     part = self._instead(y0, x0, y1 - y0, x1 - x0, error)
                 out[y0 - y : y1 - y, x0 - x : x1 - x] = part
         return out
 
-    def _instead(self, y: int, x: int, height: int, width: int, error: SlideError) -> NDArray[np.uint8]:
+    def _instead(self, y: int, x: int, height: int, width: int, error: SlideError) -> NDArray[Any]:
         if self._report is not None:
             self._report(self.level, y, x, error)
         finer = self.slide.levels[max(0, self.level - 1)].downsample
         fy, fx = (a / b for a, b in zip(self.slide.levels[self.level].downsample, finer, strict=True))
         if self.level == 0 or (fy, fx) != (round(fy), round(fx)):
-            return np.full((height, width, 3), UNREADABLE, np.uint8)
-        view = LevelView(self.slide, self.level - 1, self._report)
+            return self._grey(height, width)
+        view = LevelView(self.slide, self.level - 1, self._report, channel=self.channel)
         pixels = view._pixels(*(round(n) for n in (y * fy, x * fx, height * fy, width * fx)))
+        if self.channel is not None:
+            return pixels[:: round(fy), :: round(fx)]
         return np.asarray(Image.fromarray(pixels).reduce((round(fx), round(fy))))
 
 
@@ -390,12 +502,12 @@ def _chunk_sizes(length: int, chunk: int) -> tuple[int, ...]:
     return (chunk,) * whole + ((rest,) if rest else ())
 
 
-def _full_key(key: Any) -> tuple[Any, ...]:
+def _full_key(key: Any, ndim: int) -> tuple[Any, ...]:
     parts = key if isinstance(key, tuple) else (key,)
     if Ellipsis in parts:
         at = parts.index(Ellipsis)
-        parts = parts[:at] + (slice(None),) * (4 - len(parts)) + parts[at + 1 :]
-    return parts + (slice(None),) * (3 - len(parts))
+        parts = parts[:at] + (slice(None),) * (ndim + 1 - len(parts)) + parts[at + 1 :]
+    return parts + (slice(None),) * (ndim - len(parts))
 
 
 def _span(part: Any, length: int) -> tuple[int, int, Any]:

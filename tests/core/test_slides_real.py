@@ -57,7 +57,7 @@ REFUSED = {
     "broken/pathml-small_dicom.dcm": "openslide cannot read",
     "broken/large_image-zero_gi.tif": "empty",
     "broken/large_image-test_orient1.tif": "brightfield RGB",
-    "broken/large_image-test_orient3.tif": "brightfield RGB",
+    "broken/large_image-test_orient3.tif": "orientation tag is 3",
 }
 
 

@@ -32,10 +32,17 @@ _SLIDES = {
     ".bif": "slide_openslide",
     ".svslide": "slide_openslide",
 }
+_PICTURES = {".png": "slide_picture", ".jpg": "slide_picture", ".jpeg": "slide_picture"}
 _REGIONS = {".geojson": "regions_geojson", ".json": "regions_geojson"}
 _MAPS = {".ome.zarr": "map_zarr", ".zarr": "map_zarr", ".geojson": "map_geojson"}
 
 SLIDE_SUFFIXES = tuple(_SLIDES)
+"""What is always a slide."""
+
+PICTURE_SUFFIXES = tuple(_PICTURES)
+"""What `open_slide` opens as a small slide, but may as well be any photograph."""
+
+_MOST_DICOM_FILES = 200
 Colors = Mapping[str, tuple[int, int, int]]
 
 
@@ -52,8 +59,9 @@ def open_slide(path: str | Path, *, mpp: float | tuple[float, float] | None = No
     Parameters
     ----------
     path : str or Path
-        A TIFF-family file (SVS, NDPI, SCN, OME-TIFF, generic pyramids) or an OME-Zarr folder; with openslide installed
-        also MIRAX, DICOM and others.
+        A TIFF-family file (SVS, NDPI, SCN, Philips, QPTIFF, OME-TIFF, generic pyramids), an OME-Zarr folder, or a PNG
+        or JPEG as a small slide; with openslide installed also MIRAX, Ventana BIF, DICOM files and folders of one DICOM
+        series, and others.
     mpp : float or (float, float), optional
         Micrometres per level-0 pixel, (y, x), where the file has none or a wrong one.
     id : str, optional
@@ -63,6 +71,10 @@ def open_slide(path: str | Path, *, mpp: float | tuple[float, float] | None = No
     ------
     SlideError
         If the file is missing, empty, cut short or not a slide; one sentence that names it.
+
+    Notes
+    -----
+    Fluorescence, grey and 16 bits open for viewing only: `Slide.channels` names their channels, and `Slide.read` refuses.
     """
     path = Path(path)
     source = _open_source(path)
@@ -70,14 +82,15 @@ def open_slide(path: str | Path, *, mpp: float | tuple[float, float] | None = No
 
 
 def is_slide(path: str | Path) -> bool:
-    """Whether the name is one of a slide format; the file is not opened."""
-    return _suffix_of(Path(path), _SLIDES) is not None
+    """Whether the name is one of a slide format, or a folder holds DICOM files; no file is opened."""
+    path = Path(path)
+    return _suffix_of(path, _SLIDES) is not None or (path.is_dir() and bool(_dicom_files(path, 1)))
 
 
 def stem(path: Path) -> str:
     """The file's name without the suffixes that name its format (``a.ome.tif`` -> ``a``)."""
     name = path.name
-    for suffix in (*_SLIDES, ".ome"):
+    for suffix in (*_SLIDES, *_PICTURES, ".ome"):
         name = name[: -len(suffix)] if name.lower().endswith(suffix) else name
     return name or path.name
 
@@ -128,13 +141,44 @@ def write_map(
 
 
 def _open_source(path: Path) -> PixelSource:
+    from napari_slidecorr.io.channel_pyramid import with_coarse_channels
     from napari_slidecorr.io.pyramid import with_coarse_levels
+    from napari_slidecorr.io.tiles import StitchedError
 
-    if path.is_dir() and not is_slide(path):
-        raise SlideError(
-            f"{path.name}: this folder is no OME-Zarr; of a DICOM series choose any one of its .dcm files."
-        )
-    return with_coarse_levels(_module(path, _SLIDES, SlideError).open_source(path))
+    if path.is_dir() and _suffix_of(path, _SLIDES) is None:
+        path = _one_of_series(path)
+    try:
+        source: Any = _module(path, {**_SLIDES, **_PICTURES}, SlideError).open_source(path)
+    except StitchedError:
+        source = import_module(f"{__name__}.slide_openslide").open_source(path)
+    return with_coarse_channels(source) if getattr(source, "channels", ()) else with_coarse_levels(source)
+
+
+def _dicom_files(folder: Path, most: int) -> list[Path]:
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".dcm" and path.is_file())
+    return found[:most]
+
+
+def _one_of_series(folder: Path) -> Path:
+    """Give a file of the one DICOM slide in a folder; openslide finds the others of its series."""
+    from napari_slidecorr.io.slide_openslide import series_of
+
+    files = _dicom_files(folder, _MOST_DICOM_FILES)
+    if not files:
+        raise SlideError(f"{folder.name}: this folder is no slide; it is no OME-Zarr and holds no .dcm files.")
+    series: dict[str, Path] = {}
+    refused: list[SlideError] = []
+    for path in files:
+        try:
+            series.setdefault(series_of(path), path)
+        except SlideError as error:
+            refused.append(error)
+    if not series:
+        raise refused[0]
+    if len(series) > 1:
+        names = ", ".join(path.name for path in series.values())
+        raise SlideError(f"{folder.name}: this folder holds {len(series)} DICOM slides; choose one file ({names}).")
+    return next(iter(series.values()))
 
 
 def _module(path: Path, table: Mapping[str, str], error: type[Exception]) -> Any:

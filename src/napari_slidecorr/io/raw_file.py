@@ -94,6 +94,8 @@ class RawFile:
             If the file ends before, cannot be read, or is no longer the one that was opened.
         """
         descriptor = self._descriptor()
+        if descriptor.state() != self.state:
+            self.state.check(self.path)
         parts: list[bytes] = []
         missing = count
         while missing:
@@ -147,6 +149,11 @@ class _Descriptor:
             return os.pread(self._number, count, offset)
         os.lseek(self._number, offset, os.SEEK_SET)  # this handle belongs to one thread
         return os.read(self._number, count)
+
+    def state(self) -> FileState:
+        """Size and time of change now, of this very file even if its name leads elsewhere; a microsecond."""
+        stat = os.fstat(self._number)
+        return FileState(stat.st_size, stat.st_mtime_ns)
 
     def __del__(self) -> None:
         if hasattr(self, "_number"):

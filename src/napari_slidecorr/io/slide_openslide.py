@@ -57,6 +57,8 @@ class OpenSlideSource:
         )
         self.mpp, self.mpp_source = _pixel_size(told)
         self.properties = _facts(told)
+        self.associated_names = tuple(sorted(handle.associated_images))
+        self._has_icc = "openslide.icc-size" in told
         self.tiles = TileReader(self.levels, self._load, CACHE_BYTES)
         reset_after_fork(self)
 
@@ -66,6 +68,21 @@ class OpenSlideSource:
     def read_level(self, level: int, y: int, x: int, height: int, width: int) -> NDArray[np.uint8]:
         """See `PixelSource.read_level`."""
         return self.tiles.read(level, y, x, height, width)
+
+    def read_associated(self, name: str) -> NDArray[np.uint8]:
+        """See `Slide.associated`."""
+        try:
+            return _on_background(self._opened().associated_images[name])
+        except SlideError:
+            raise
+        except Exception as error:  # openslide has a family of errors
+            self._forget()
+            raise SlideError(f"{self.path.name}: its {name} image cannot be read ({error}).") from error
+
+    def icc_profile(self) -> bytes | None:
+        """See `Slide.icc_profile`."""
+        profile = self._opened().color_profile if self._has_icc else None
+        return None if profile is None else bytes(profile.tobytes())
 
     def close(self) -> None:
         """Let go of the handle, once running reads are done, and of the decoded tiles."""
@@ -118,6 +135,19 @@ def open_source(path: Path) -> OpenSlideSource:
         If openslide is not installed or cannot read the file.
     """
     return OpenSlideSource(path)
+
+
+def series_of(path: Path) -> str:
+    """Which DICOM series a file belongs to.
+
+    Raises
+    ------
+    SlideError
+        If openslide is not installed or cannot read the file.
+    """
+    check_is_data(path)
+    with _open(path) as handle:
+        return str(handle.properties.get("dicom.SeriesInstanceUID", path.name))
 
 
 def _open(path: Path) -> openslide.OpenSlide:
@@ -176,4 +206,6 @@ def _facts(told: dict[str, str]) -> dict[str, str]:
     facts = {"format": f"{told.get('openslide.vendor', 'unknown')} (openslide)"}
     if "openslide.objective-power" in told:
         facts["objective"] = f"{told['openslide.objective-power']}x"
+    if "openslide.icc-size" in told:
+        facts["ICC profile"] = f"{int(told['openslide.icc-size']):,} bytes"
     return facts

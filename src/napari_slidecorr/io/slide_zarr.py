@@ -1,4 +1,4 @@
-"""OME-Zarr slides, versions 0.1 to 0.5: brightfield RGB of 8 bits, in any order of axes.
+"""OME-Zarr slides, versions 0.1 to 0.5, in any order of axes: brightfield RGB of 8 bits, others for viewing only.
 
 zarr reads the chunks; what it gives is kept as tiles, since a slice costs it more than a decoded JPEG tile.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 from napari_slidecorr.errors import DamagedTileError, SlideError
 from napari_slidecorr.geometry import YX
 from napari_slidecorr.io.raw_file import FileState
-from napari_slidecorr.io.tiles import CACHE_BYTES, MAX_SEGMENT_PIXELS, NOT_RGB, Tile, TileReader
+from napari_slidecorr.io.tiles import (
+    CACHE_BYTES,
+    MAX_SEGMENT_PIXELS,
+    NOT_RGB,
+    NotRgbError,
+    Tile,
+    TileReader,
+    channel_readers,
+)
 from napari_slidecorr.slide import Level, level_downsample
 
 _MIN_TILE_PX = 256
@@ -54,13 +62,19 @@ class _Plane:
     def _along(self, axis: str, values: Sequence[int]) -> int:
         return int(values[self.axes.index(axis)])
 
-    def read(self, row: int, column: int) -> Tile:
+    @property
+    def channels(self) -> int:
+        return self._along("c", self.array.shape) if "c" in self.axes else 1
+
+    def read(self, row: int, column: int, channels: slice = slice(None)) -> Tile:
         (th, tw), places = self.tile, {}
         places["y"], places["x"] = slice(row * th, (row + 1) * th), slice(column * tw, (column + 1) * tw)
-        places["c"] = slice(None)
+        places["c"] = channels
         pixels = np.asarray(self.array[tuple(places.get(axis, 0) for axis in self.axes)])
-        order = [axis for axis in self.axes if axis in "yxc"]
-        return np.ascontiguousarray(pixels.transpose([order.index(axis) for axis in "yxc"]))
+        pixels = pixels if "c" in self.axes else pixels[..., None]
+        order = [axis for axis in self.axes if axis in "yxc"] + ([] if "c" in self.axes else ["c"])
+        pixels = pixels.transpose([order.index(axis) for axis in "yxc"])
+        return np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))
 
 
 class ZarrSource:
@@ -75,6 +89,12 @@ class ZarrSource:
     """
 
     def __init__(self, path: Path, state: FileState | None = None) -> None:
+        self._open(path, state)
+        for plane in self._planes:
+            _check_rgb(path, plane)
+        self.tiles = TileReader(self.levels, self._load, CACHE_BYTES)
+
+    def _open(self, path: Path, state: FileState | None) -> None:
         self.path = path
         metadata = _metadata_file(path)
         self._state = state or FileState.of(metadata)
@@ -86,7 +106,6 @@ class ZarrSource:
         self.properties = _properties(multiscale, self._planes[0], axes, units)
         full = self._planes[0].shape
         self.levels = tuple(Level(p.shape, level_downsample(full, p.shape), p.tile) for p in self._planes)
-        self.tiles = TileReader(self.levels, self._load, CACHE_BYTES)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ZarrSource, (self.path, self._state)
@@ -99,9 +118,9 @@ class ZarrSource:
         """Let go of the decoded tiles."""
         self.tiles.cache.clear()
 
-    def _load(self, level: int, row: int, column: int) -> Tile:
+    def _load(self, level: int, row: int, column: int, channels: slice = slice(None)) -> Tile:
         try:
-            return self._planes[level].read(row, column)
+            return self._planes[level].read(row, column, channels)
         except Exception as error:  # stores and codecs raise types of their own
             self._state.check(_metadata_file(self.path))
             raise DamagedTileError(
@@ -110,15 +129,59 @@ class ZarrSource:
             ) from error
 
 
+class ZarrChannels(ZarrSource):
+    """An OME-Zarr slide of fluorescence channels, grey or 16 bits, as `ChannelSource`: for viewing only."""
+
+    def __init__(self, path: Path, state: FileState | None = None) -> None:
+        self._open(path, state)
+        first = self._planes[0]
+        self._refusal = _not_rgb(path, first)
+        self.dtype = first.array.dtype.newbyteorder("=")
+        self.channels = _channel_names(path, first.channels)
+        self._readers = channel_readers(self.levels, self._load_channel, first.channels, self.dtype)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ZarrChannels, (self.path, self._state)
+
+    def read_level(self, level: int, y: int, x: int, height: int, width: int) -> NoReturn:  # noqa: ARG002 - protocol
+        """Refuse: no model may see these pixels, and the first three channels are no RGB."""
+        raise SlideError(self._refusal)
+
+    def read_channel(self, channel: int, level: int, y: int, x: int, height: int, width: int) -> NDArray[Any]:
+        """See `ChannelSource.read_channel`."""
+        return self._readers[channel].read(level, y, x, height, width)[..., 0]
+
+    def close(self) -> None:
+        """Let go of the decoded tiles."""
+        for reader in self._readers:
+            reader.cache.clear()
+
+    def _load_channel(self, channel: int, level: int, row: int, column: int) -> Tile:
+        return self._load(level, row, column, slice(channel, channel + 1))
+
+
 def open_source(path: Path) -> ZarrSource:
-    """Open an OME-Zarr folder.
+    """Open an OME-Zarr folder; other pixels than brightfield RGB of 8 bits for viewing only.
 
     Raises
     ------
     SlideError
-        If it is no OME-Zarr image, or not brightfield RGB of 8 bits.
+        If it is no OME-Zarr image, or cannot even be viewed.
     """
-    return ZarrSource(path)
+    try:
+        return ZarrSource(path)
+    except NotRgbError:
+        return ZarrChannels(path)
+
+
+def _channel_names(path: Path, count: int) -> tuple[str, ...]:
+    """Give the labels in the ``omero`` attributes, else numbers."""
+    group, _ = _image(path)
+    told = _ome(group).get("omero")
+    listed = told.get("channels", []) if isinstance(told, dict) else []
+    names = [str(one.get("label", "")) for one in listed if isinstance(one, dict)]
+    names = names if len(names) == count else [""] * count
+    return tuple(name or f"channel {number}" for number, name in enumerate(names, 1))
 
 
 def _metadata_file(path: Path) -> Path:
@@ -167,7 +230,7 @@ def _planes(path: Path, group: Any, multiscale: Mapping[str, Any], axes: str) ->
     planes: list[_Plane] = []
     for dataset in multiscale.get("datasets", []):
         plane = _Plane(_array(path, group, dataset), axes)
-        _check_rgb(path, plane)
+        _check_plane(path, plane)
         if not planes or plane.shape < planes[-1].shape:
             planes.append(plane)
     if not planes:
@@ -184,13 +247,17 @@ def _array(path: Path, group: Any, dataset: Any) -> Any:
     return array
 
 
-def _check_rgb(path: Path, plane: _Plane) -> None:
+def _not_rgb(path: Path, plane: _Plane) -> str:
+    array = plane.array
+    return f"{path.name}: the image is {'x'.join(map(str, array.shape))} ({plane.axes}) of {array.dtype}; {NOT_RGB}"
+
+
+def _check_plane(path: Path, plane: _Plane) -> None:
+    """Refuse what cannot even be viewed: stacks, times, what is no number, and giant chunks."""
     array, axes = plane.array, plane.axes
-    sizes = dict(zip(axes, array.shape, strict=False))
-    others = [n for axis, n in sizes.items() if axis not in "yxc"]
-    if array.ndim != len(axes) or array.dtype != np.uint8 or sizes.get("c") != 3 or any(n != 1 for n in others):
-        shape = "x".join(map(str, array.shape))
-        raise SlideError(f"{path.name}: the image is {shape} ({axes}) of {array.dtype}; {NOT_RGB}")
+    others = [n for axis, n in zip(axes, array.shape, strict=False) if axis not in "yxc"]
+    if array.ndim != len(axes) or array.dtype.kind not in "uif" or any(n != 1 for n in others):
+        raise SlideError(_not_rgb(path, plane))
     if 0 in array.shape:
         raise SlideError(f"{path.name}: the image is empty, its shape is {array.shape}.")
     if plane.tile[0] * plane.tile[1] > MAX_SEGMENT_PIXELS:
@@ -198,6 +265,11 @@ def _check_rgb(path: Path, plane: _Plane) -> None:
             f"{path.name}: its chunks are {plane.tile[0]} x {plane.tile[1]}, and every read would decode a whole one; "
             "write it with smaller chunks first."
         )
+
+
+def _check_rgb(path: Path, plane: _Plane) -> None:
+    if plane.array.dtype != np.uint8 or plane.channels != 3:
+        raise NotRgbError(_not_rgb(path, plane))
 
 
 def _whole_chunks(chunk: int, length: int) -> int:

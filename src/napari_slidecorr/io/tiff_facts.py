@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from napari_slidecorr.errors import SlideError
+from napari_slidecorr.geometry import YX
+from napari_slidecorr.slide import Level, level_downsample
 
 if TYPE_CHECKING:
     import tifffile
@@ -16,6 +21,7 @@ _UM_PER_UNIT = {2: 25400.0, 3: 10000.0, 4: 1000.0, 5: 1.0}
 """TIFF resolution unit: inch, centimetre, and tifffile's millimetre and micrometre."""
 
 OME_UM = {"nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6, "Å": 1e-4, "pm": 1e-6}
+_COLOURS = ("red", "green", "blue")
 _VENDORS = {
     "svs": "Aperio",
     "ndpi": "Hamamatsu",
@@ -26,9 +32,49 @@ _VENDORS = {
 }
 
 
+_OBJECTIVE = {
+    "scn": r"<objective>\s*([\d.,]+)\s*</objective>",
+    "qpi": r"<ObjectiveName>\s*([\d.,]+\s*[xX]?)\s*</ObjectiveName>",
+    "philips": r'Name="DICOM_OBJECTIVE_LENS_POWER"[^>]*>\s*(?:"|&quot;)?([\d.,]+)(?:"|&quot;)?\s*<',
+}
+
+
+def levels(tif: tifffile.TiffFile, shapes: Sequence[tuple[YX, YX]]) -> tuple[Level, ...]:
+    """Give the levels from their shapes and tiles, fine to coarse.
+
+    Philips pads every level to whole tiles, so that only its XML tells how the levels stand to each other.
+    """
+    full = shapes[0][0]
+    if min(n for shape, tile in shapes for n in (*shape, *tile)) < 1:
+        raise SlideError(f"{tif.filehandle.name}: a level of this TIFF has no pixels; the file is damaged.")
+    spacing = _philips_spacing(tif) if tif.is_philips else []
+    if len(spacing) != len(shapes):
+        return tuple(Level(shape, level_downsample(full, shape), tile) for shape, tile in shapes)
+    made = []
+    for (shape, tile), (y, x) in zip(shapes, spacing, strict=True):
+        fy, fx = max(1, round(y / spacing[0][0])), max(1, round(x / spacing[0][1]))
+        made.append(Level((min(shape[0], -(-full[0] // fy)), min(shape[1], -(-full[1] // fx))), (fy, fx), tile))
+    return tuple(made)
+
+
+def channels(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, count: int) -> tuple[str, ...]:
+    """Give the names of the channels: those in the OME-XML or of the QPTIFF pages, else numbers."""
+    names: list[str] = []
+    if series.kind == "ome":
+        told = _ome_pixels(tif, series).get("Channel", [])
+        names = [str(one.get("Name", "")) for one in (told if isinstance(told, list) else [told])]
+    elif series.kind == "qpi":
+        found = [re.search(r"<Name>([^<]+)</Name>", str(page.aspage().description)) for page in series.pages]
+        names = [one[1] if one else "" for one in found]
+    elif count == len(_COLOURS) and int(series.levels[0].keyframe.photometric) == 2:  # RGB of more than 8 bits
+        names = list(_COLOURS)
+    names = names if len(names) == count else [""] * count
+    return tuple(name or f"channel {number}" for number, name in enumerate(names, 1))
+
+
 def pixel_size(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> tuple[tuple[float, float] | None, str]:
     """Give micrometres per level-0 pixel, (y, x), and where they come from in words; None and "" when not told."""
-    for told in (_from_svs(series), _from_ome(tif, series), _from_tags(series)):
+    for told in (_from_svs(series), _from_ome(tif, series), _from_philips(tif), _from_tags(series)):
         if told is not None:
             return told
     return None, ""
@@ -45,6 +91,8 @@ def properties(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> dict[
     tag = _tag_um(page)
     if tag is not None and _from_tags(series) is None:
         facts["resolution tag"] = f"{tag[0]:.4g} um per pixel, not believed"
+    if icc := page.tags.get(34675):
+        facts["ICC profile"] = f"{icc.count:,} bytes"
     others = [s.name or "unnamed" for s in tif.series if s is not series]
     if others:
         facts["other images"] = ", ".join(others)
@@ -53,6 +101,7 @@ def properties(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> dict[
 
 def _format(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> str:
     names = {"svs": "SVS", "ndpi": "NDPI", "scn": "SCN", "ome": "OME-TIFF", "qpi": "QPTIFF"}
+    names["philips"] = "Philips TIFF"
     return names.get(series.kind, "BigTIFF" if tif.is_bigtiff else "TIFF")
 
 
@@ -74,6 +123,9 @@ def _objective(series: tifffile.TiffPageSeries) -> str | None:
         value = _number(_aperio_fields(series).get("AppMag", ""))
     elif series.kind == "ndpi":
         value = _number(str(series.levels[0].keyframe.tags.valueof(65421, "")))  # SourceLens
+    elif series.kind in _OBJECTIVE:
+        found = re.search(_OBJECTIVE[series.kind], str(series.levels[0].keyframe.parent.pages.first.description))
+        value = _number(found[1]) if found else None
     else:
         return None
     return None if value is None else f"{value:g}x"
@@ -105,6 +157,22 @@ def _ome_um(pixels: dict[str, Any], axis: str) -> float | None:
     value = _number(str(pixels.get(f"PhysicalSize{axis}", "")))
     factor = OME_UM.get(str(pixels.get(f"PhysicalSize{axis}Unit", "µm")))
     return None if value is None or factor is None else value * factor
+
+
+def _from_philips(tif: tifffile.TiffFile) -> tuple[tuple[float, float], str] | None:
+    spacing = _philips_spacing(tif) if tif.is_philips else []
+    if not spacing or min(spacing[0]) <= 0:
+        return None
+    return (spacing[0][0] * 1e3, spacing[0][1] * 1e3), "DICOM_PIXEL_SPACING in the Philips XML"
+
+
+def _philips_spacing(tif: tifffile.TiffFile) -> list[tuple[float, float]]:
+    """Millimetres per pixel of each level, (y, x)."""
+    pattern = r'Name="DICOM_PIXEL_SPACING"[^>]*>\s*"([\d.eE+-]+)"\s+"([\d.eE+-]+)"\s*<'
+    text = str(tif.philips_metadata).replace("&quot;", '"')
+    representations = text.split('ObjectType="PixelDataRepresentation"')[1:]
+    found = (re.search(pattern, one) for one in representations)
+    return [(float(one[1]), float(one[2])) for one in found if one]
 
 
 def _from_tags(series: tifffile.TiffPageSeries) -> tuple[tuple[float, float], str] | None:

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,7 +24,9 @@ from napari_slidecorr.geometry import YX
 from napari_slidecorr.io.raw_file import RawFile
 from napari_slidecorr.slide import BACKGROUND, Level
 
-Tile = NDArray[np.uint8]
+Tile = NDArray[Any]
+"""Pixels, shape (h, w, samples); uint8 and 3 samples wherever a model may see them."""
+
 Key = tuple[int, int, int]
 """Level, row and column of a tile."""
 
@@ -35,6 +38,44 @@ MAX_SEGMENT_PIXELS = 100_000_000
 
 NOT_RGB = "only brightfield RGB of 8 bits can be used, fluorescence channels and 16 bits cannot."
 """End of the sentence that refuses other pixels."""
+
+
+class NotRgbError(SlideError):
+    """The pixels are not brightfield RGB of 8 bits; they may still be viewed."""
+
+
+class StitchedError(SlideError):
+    """Ventana's tiles overlap; only openslide knows how they are stitched."""
+
+
+@dataclass(frozen=True)
+class PixelType:
+    """What a pixel is.
+
+    Attributes
+    ----------
+    samples : int
+        Values of a pixel.
+    dtype : dtype
+        Of a value.
+    blank : int
+        Where nothing was scanned.
+    """
+
+    samples: int
+    dtype: np.dtype[Any]
+    blank: int
+
+    def empty(self, height: int, width: int) -> Tile:
+        """An array to be filled, shape (height, width, samples)."""
+        return np.empty((height, width, self.samples), self.dtype)
+
+    def blank_array(self, height: int, width: int) -> Tile:
+        """An array where nothing was scanned, shape (height, width, samples)."""
+        return np.full((height, width, self.samples), self.blank, self.dtype)
+
+
+RGB = PixelType(3, np.dtype(np.uint8), BACKGROUND)
 
 
 class _Forkable(Protocol):
@@ -128,25 +169,31 @@ class TileReader:
     levels : sequence of Level
         Their shapes and tile sizes.
     load : callable
-        Gives the tile at (level, row, column), shape (h, w, 3), uint8; it may be larger than what the level shows of it.
-        Called from any thread.
+        Gives the tile at (level, row, column), of the pixel type below; it may be larger than what the level shows of
+        it. Called from any thread.
     capacity_bytes : int
         Of the tiles that are kept.
+    pixel : PixelType
+        Of the tiles and of what is read; RGB of 8 bits unless said otherwise.
     """
 
     def __init__(
-        self, levels: Sequence[Level], load: Callable[[int, int, int], Tile], capacity_bytes: int = CACHE_BYTES
+        self,
+        levels: Sequence[Level],
+        load: Callable[[int, int, int], Tile],
+        capacity_bytes: int = CACHE_BYTES,
+        pixel: PixelType = RGB,
     ) -> None:
-        self.levels, self.load = levels, load
+        self.levels, self.load, self.pixel = levels, load, pixel
         self.cache = TileCache(capacity_bytes)
 
-    def read(self, level: int, y: int, x: int, height: int, width: int) -> NDArray[np.uint8]:
-        """Give pixels of a level in a fresh array, shape (height, width, 3), uint8; `BACKGROUND` outside."""
+    def read(self, level: int, y: int, x: int, height: int, width: int) -> Tile:
+        """Give pixels of a level in a fresh array, shape (height, width, samples); the blank value outside."""
         rows, columns = self.levels[level].shape
         th, tw = self.levels[level].tile
         y0, x0, y1, x1 = max(y, 0), max(x, 0), min(y + height, rows), min(x + width, columns)
         inside = (y0, x0, y1, x1) == (y, x, y + height, x + width)
-        out = np.empty((height, width, 3), np.uint8) if inside else np.full((height, width, 3), BACKGROUND, np.uint8)
+        out = self.pixel.empty(height, width) if inside else self.pixel.blank_array(height, width)
         if y0 >= y1 or x0 >= x1:
             return out
         for row in range(y0 // th, -(-y1 // th)):
@@ -156,6 +203,14 @@ class TileReader:
                 ya, xa, yb, xb = max(top, y0), max(left, x0), min(top + th, y1), min(left + tw, x1)
                 out[ya - y : yb - y, xa - x : xb - x] = tile[ya - top : yb - top, xa - left : xb - left]
         return out
+
+
+def channel_readers(
+    levels: Sequence[Level], load: Callable[[int, int, int, int], Tile], channels: int, dtype: np.dtype[Any]
+) -> list[TileReader]:
+    """Give a reader for each channel, all together with one cache's worth of bytes; ``load`` takes the channel first."""
+    pixel = PixelType(1, dtype, 0)
+    return [TileReader(levels, partial(load, channel), CACHE_BYTES // channels, pixel) for channel in range(channels)]
 
 
 @dataclass(frozen=True)
@@ -169,7 +224,9 @@ class TileIndex:
     offsets, counts : ndarray, shape (planes, rows, columns), int64
         Bytes; a count of 0 is a tile that the scanner left out. Planar RGB has 3 planes, else 1.
     decode : callable
-        Takes encoded bytes and the running number of the segment; gives (h, w, samples), uint8.
+        Takes encoded bytes and the running number of the segment; gives (h, w, samples).
+    pixel : PixelType
+        Of the tiles; RGB of 8 bits unless said otherwise.
     """
 
     shape: YX
@@ -177,6 +234,7 @@ class TileIndex:
     offsets: NDArray[np.int64]
     counts: NDArray[np.int64]
     decode: Callable[[bytes, int], NDArray[Any]]
+    pixel: PixelType = RGB
 
     def check(self, name: str, file_size: int) -> None:
         """Raise SlideError if tiles lie beyond the end of the file: it was cut short."""
@@ -189,7 +247,7 @@ class TileIndex:
             )
 
     def load(self, file: RawFile, level: int, row: int, column: int) -> Tile:
-        """Read and decode one tile, shape (h, w, 3), uint8.
+        """Read and decode one tile, shape (h, w, samples).
 
         Raises
         ------
@@ -202,14 +260,14 @@ class TileIndex:
             for plane in range(planes)
         ]
         tile = parts[0] if planes == 1 else np.concatenate(parts, axis=2)
-        if tile.dtype != np.uint8 or tile.shape[2] != 3:
+        if tile.dtype != self.pixel.dtype or tile.shape[2] != self.pixel.samples:
             raise _damaged(file, level, (row, column), f"it decodes to {tile.shape[2]} channels of {tile.dtype}")
         return tile
 
     def _segment(self, file: RawFile, level: int, place: YX, number: int) -> NDArray[Any]:
         offset, count = int(self.offsets.flat[number]), int(self.counts.flat[number])
         if count == 0:
-            return np.full((*self.tile, 3 // self.offsets.shape[0]), BACKGROUND, np.uint8)
+            return self.pixel.blank_array(*self.tile)[..., :: self.offsets.shape[0]]
         data = file.read(offset, count)
         try:
             return self._whole(self.decode(data, number), place)
