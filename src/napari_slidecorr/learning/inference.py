@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain
+from itertools import tee
 
 import numpy as np
 import torch
@@ -92,7 +92,10 @@ def predict(
     if model.head.out_features != len(spec.classes):
         raise ModelError(f"The model has {model.head.out_features} outputs, and its spec {len(spec.classes)} classes.")
     device = choose_device(config.device)
-    if first_box is not None:
+    if first_box is None:
+        # Downwards: the rows read last are those that the next block needs again, and they are still in the cache.
+        chosen.sort(key=lambda block: (block[1].start, block[0].start))
+    else:
         chosen.sort(key=lambda block: _distance(grid, block, first_box))
     job = _Job(slide, model, spec, config, grid, device)
     return _predict(job, chosen)
@@ -135,15 +138,14 @@ class _Piece:
 
 def _predict(job: _Job, blocks: Sequence[Block]) -> Generator[Event, None, None]:
     yield Notice(phase="Preparing", message=f"Predicting on {describe_device(job.device)}.")
-    cells = yield from _find_cells(job, blocks)
-    total = sum(map(len, cells))
+    wanted = yield from _find_cells(job, blocks)
+    total = sum(int(np.count_nonzero(wanted[block])) for block in blocks)
     if not total and _covers(blocks, job.grid):
         yield Notice(phase="Preparing", message=f"{job.slide.id}: no tissue was found.", warning=True)
     out = PredictionMap.empty(job.spec.classes, job.grid, job.slide.id, job.spec.id)
-    pieces = list(chain.from_iterable(_pieces(b, c, job.config.batch_size) for b, c in zip(blocks, cells, strict=True)))
     job.model.to(job.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     damage = _Damage(job.slide, total)
-    yield from _run(job, pieces, out, damage)
+    yield from _run(job, blocks, wanted, out, damage)
     if damage.count:
         yield Notice(phase="Predicting", message=damage.message(), warning=True)
     yield Predicted(phase="Predicted", done=total, total=total, result=out)
@@ -154,23 +156,22 @@ def _covers(blocks: Sequence[Block], grid: Grid) -> bool:
     return cells == grid.shape[0] * grid.shape[1]
 
 
-def _find_cells(job: _Job, blocks: Sequence[Block]) -> Generator[Event, None, list[list[Cell]]]:
-    """List the cells to predict of each block."""
+def _find_cells(job: _Job, blocks: Sequence[Block]) -> Generator[Event, None, NDArray[np.bool_]]:
+    """Tell which cells of the grid are to be predicted, shape (rows, columns)."""
     yield Event(phase="Finding tissue", total=len(blocks))
     wanted = find_tissue(job.slide).cells(job.grid) if job.config.tissue_only else np.ones(job.grid.shape, bool)
     yield Event(phase="Finding tissue", done=len(blocks), total=len(blocks))
-    return [_cells_of_block(wanted, block) for block in blocks]
+    return wanted
 
 
-def _cells_of_block(wanted: NDArray[np.bool_], block: Block) -> list[Cell]:
-    rows, columns = block
-    return [(rows.start + int(row), columns.start + int(column)) for row, column in np.argwhere(wanted[block])]
-
-
-def _pieces(block: Block, cells: list[Cell], size: int) -> Iterator[_Piece]:
-    starts = range(0, max(1, len(cells)), size)
-    for start in starts:
-        yield _Piece(block, cells[start : start + size], last=start == starts[-1])
+def _pieces(blocks: Sequence[Block], wanted: NDArray[np.bool_], size: int) -> Iterator[_Piece]:
+    """Cut blocks into batches of cells, row by row: a map of millions of cells never lists them all."""
+    for block in blocks:
+        cells = np.argwhere(wanted[block]) + [part.start for part in block]
+        starts = range(0, max(1, len(cells)), size)
+        for start in starts:
+            piece = [(int(row), int(column)) for row, column in cells[start : start + size]]
+            yield _Piece(block, piece, last=start == starts[-1])
 
 
 class _Damage:
@@ -190,8 +191,11 @@ class _Damage:
         return f"{self.slide.path.name}: {self.count} of {self.total} patches cannot be read (first: {self.first})."
 
 
-def _run(job: _Job, pieces: Sequence[_Piece], out: PredictionMap, damage: _Damage) -> Generator[Event, None, None]:
+def _run(
+    job: _Job, blocks: Sequence[Block], wanted: NDArray[np.bool_], out: PredictionMap, damage: _Damage
+) -> Generator[Event, None, None]:
     done = 0
+    pieces, ahead = tee(_pieces(blocks, wanted, job.config.batch_size))
 
     def read(cell: Cell) -> Patches | SlideError:
         try:
@@ -199,7 +203,7 @@ def _run(job: _Job, pieces: Sequence[_Piece], out: PredictionMap, damage: _Damag
         except SlideError as error:
             return error
 
-    with closing(read_ahead((piece.cells for piece in pieces), read)) as reader:
+    with closing(read_ahead((piece.cells for piece in ahead), read)) as reader:
         for piece, found in zip(pieces, reader, strict=True):
             damage.add([patch for patch in found if isinstance(patch, SlideError)])
             _fill(job, piece, found, out.probabilities)
