@@ -135,6 +135,11 @@ class TrainConfig:
     patches_per_slide: int = setting(
         4, "Patches per slide", "n: how many patches of each of them; SCR needs 2 or more.", ge=1, advanced=True
     )
+    stain: Literal["none", "macenko"] = setting(
+        "none",
+        "Stain normalization",
+        "macenko brings the two stains of every slide to one reference, in training and in prediction.",
+    )
     flip_rotate: bool = setting(
         True, "Flip and rotate", "Show patches in all eight orientations at random.", advanced=True
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from napari_slidecorr.errors import ModelError
 from napari_slidecorr.geometry import PatchGeometry
+from napari_slidecorr.stain import Stain
 
 FORMAT = 1
 
@@ -36,6 +37,9 @@ class ModelSpec:
     weights_sha256 : str
         Of the safetensors file; a spec and weights that do not belong together are refused.
     package_version : str
+    stain : Stain or None
+        What the stains of every slide are brought to before the model sees it (Macenko's method); None leaves pixels
+        as they are.
     """
 
     backbone: str
@@ -49,6 +53,7 @@ class ModelSpec:
     initial_weights: str
     weights_sha256: str
     package_version: str
+    stain: Stain | None = None
 
     @property
     def id(self) -> str:
@@ -57,7 +62,9 @@ class ModelSpec:
 
     def to_json(self) -> str:
         """The spec as indented JSON."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=2)
+        values = asdict(self)
+        values["stain"] = self.stain.to_json() if self.stain else None
+        return json.dumps({"format": FORMAT, **values}, indent=2)
 
     @classmethod
     def from_json(cls, text: str, name: str = "model") -> ModelSpec:
@@ -75,8 +82,12 @@ class ModelSpec:
             values["geometry"] = PatchGeometry(**values["geometry"])
             for key in ("classes", "mean", "std", "train_slides", "validation_slides"):
                 values[key] = tuple(values[key])
+            if (stain := values.pop("stain", None)) is not None:  # older models have none
+                values["stain"] = Stain.from_json(stain)
             return cls(**values)
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        except ModelError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(
                 f"{name}: not the description of a model ({error}). Choose the model.json of a run."
             ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import tee
 
 import numpy as np
@@ -17,6 +17,7 @@ from napari_slidecorr.events import BlockDone, Event, Notice, Predicted
 from napari_slidecorr.geometry import Box, Grid
 from napari_slidecorr.learning.loading import Patches, read_ahead, stack
 from napari_slidecorr.learning.models import PatchClassifier, choose_device, classify, describe_device
+from napari_slidecorr.learning.staining import AS_READ, StainStep, make_stain_step
 from napari_slidecorr.model_spec import ModelSpec
 from napari_slidecorr.prediction_map import PredictionMap
 from napari_slidecorr.slide import Slide
@@ -125,6 +126,7 @@ class _Job:
     config: PredictConfig
     grid: Grid
     device: torch.device
+    stain: StainStep = AS_READ
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,7 @@ class _Piece:
 
 def _predict(job: _Job, blocks: Sequence[Block]) -> Generator[Event, None, None]:
     yield Notice(phase="Preparing", message=f"Predicting on {describe_device(job.device)}.")
+    job = replace(job, stain=(yield from make_stain_step([job.slide], job.spec.stain)))
     wanted = yield from _find_cells(job, blocks)
     total = sum(int(np.count_nonzero(wanted[block])) for block in blocks)
     if not total and _covers(blocks, job.grid):
@@ -199,7 +202,7 @@ def _run(
 
     def read(cell: Cell) -> Patches | SlideError:
         try:
-            return job.slide.read(job.grid.patch_box(*cell), job.spec.geometry.size_px)
+            return job.stain(job.slide, job.slide.read(job.grid.patch_box(*cell), job.spec.geometry.size_px))
         except SlideError as error:
             return error
 

@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from napari_slidecorr.events import BatchDone, EpochDone, Event, Notice, Trained
 from napari_slidecorr.io.atomic import atomic_write_text, make_folder
 from napari_slidecorr.learning import augment
 from napari_slidecorr.learning.checkpoint import Trainee, load_checkpoint, save_checkpoint
+from napari_slidecorr.learning.interruption import interruptible_layers
 from napari_slidecorr.learning.loading import Patches, read_ahead, stack
 from napari_slidecorr.learning.models import (
     SPEC_NAME,
@@ -44,12 +45,14 @@ from napari_slidecorr.learning.models import (
 from napari_slidecorr.learning.objectives import Loss, Objective, Output, make_objective
 from napari_slidecorr.learning.preconditions import CONFIG_NAME, check_run, check_tables, describe_run
 from napari_slidecorr.learning.randomness import seeded
+from napari_slidecorr.learning.staining import AS_READ, StainStep, make_stain_step
 from napari_slidecorr.metrics import accuracy, patch_auc
 from napari_slidecorr.model_spec import ModelSpec
 from napari_slidecorr.patches import PatchTable
 from napari_slidecorr.sampling import Rows, same_slide_pairs, slide_batches
 from napari_slidecorr.settings import to_json
 from napari_slidecorr.slide import Slide
+from napari_slidecorr.stain import REFERENCE, Stain
 
 CURVE_NAME = "curve.csv"
 FEW_SLIDES = 20
@@ -112,6 +115,11 @@ class _Data:
     train: PatchTable
     validation: PatchTable
     slides: Mapping[str, Slide]
+    stain: StainStep = AS_READ
+
+    def in_use(self) -> list[Slide]:
+        """The slides of both sides."""
+        return [self.slides[slide_id] for slide_id in (*self.train.slides, *self.validation.slides)]
 
 
 def _train(data: _Data, config: TrainConfig, run: Path, *, resume: bool) -> Generator[Event, None, None]:
@@ -123,11 +131,13 @@ def _train(data: _Data, config: TrainConfig, run: Path, *, resume: bool) -> Gene
     description = {"package_version": __version__, **describe_run(data.train, data.validation, config)}
     atomic_write_text(run / CONFIG_NAME, json.dumps(description, indent=2))
     yield from _first_notices(trainee.model.start.note, data.train, config)
+    data = replace(data, stain=(yield from make_stain_step(data.in_use(), _stain_target(config))))
     curve = load_checkpoint(run, trainee) if resume else []
     if curve:
         yield Notice(phase="Preparing", message=f"Resuming after epoch {len(curve)} of {config.epochs}.")
     for epoch in range(len(curve), config.epochs):
-        done = yield from _run_epoch(trainee, data, config, epoch)
+        with interruptible_layers(trainee.model):
+            done = yield from _run_epoch(trainee, data, config, epoch)
         curve.append(done)
         save_checkpoint(run, trainee, curve)
         atomic_write_text(run / CURVE_NAME, _curve_csv(curve))
@@ -238,7 +248,7 @@ def _run_batches(
     )
     trainee.model.train()
     total = len(batches) * config.epochs
-    with closing(_read(data.train, data.slides, batches)) as reader:
+    with closing(_read(data.train, data, batches)) as reader:
         for batch, (rows, patches) in enumerate(zip(batches, reader, strict=True)):
             done = epoch * len(batches) + batch
             trainee.objective.progress = done / total
@@ -258,11 +268,12 @@ def _run_batches(
             yield event
 
 
-def _read(table: PatchTable, slides: Mapping[str, Slide], batches: Sequence[Rows]) -> Generator[Patches, None, None]:
+def _read(table: PatchTable, data: _Data, batches: Sequence[Rows]) -> Generator[Patches, None, None]:
     size_px = table.geometry.size_px
 
     def read(row: np.int64) -> Patches:
-        return slides[table.slides[table.slide_index[row]]].read(table.box(int(row)), size_px)
+        slide = data.slides[table.slides[table.slide_index[row]]]
+        return data.stain(slide, slide.read(table.box(int(row)), size_px))
 
     with closing(read_ahead(batches, read)) as reader:
         for patches in reader:
@@ -315,7 +326,7 @@ def _validate(
     batches = [np.arange(start, min(start + size, len(table))) for start in range(0, len(table), size)]
     found: list[Probabilities] = [np.zeros((0, len(table.classes)), np.float32)]
     model.eval()
-    with closing(_read(table, data.slides, batches)) as reader:
+    with closing(_read(table, data, batches)) as reader:
         for batch, patches in enumerate(reader):
             found.append(classify(model, patches))
             phase = f"Validating, epoch {epoch + 1} of {config.epochs}"
@@ -360,4 +371,9 @@ def _spec(model: PatchClassifier, data: _Data, config: TrainConfig) -> ModelSpec
         initial_weights=model.start.origin,
         weights_sha256="",
         package_version=__version__,
+        stain=_stain_target(config),
     )
+
+
+def _stain_target(config: TrainConfig) -> Stain | None:
+    return REFERENCE if config.stain == "macenko" else None
