@@ -6,16 +6,20 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QInputDialog, QLabel, QMessageBox, QSizePolicy
 
+from napari_slidecorr._napari.associated import AssociatedWindow, read_associated
 from napari_slidecorr._napari.desk import desk_of
 from napari_slidecorr._napari.dock import Dock, MessageLine
 from napari_slidecorr._napari.errands import Errands
 from napari_slidecorr._napari.parts import box, button, row, timer
 from napari_slidecorr._napari.slide_table import Fact, SlideTable, look_at
 from napari_slidecorr._napari.stage import Loose, Stage
+from napari_slidecorr._napari.thumbnails import Thumbnails
 from napari_slidecorr.errors import ProjectError, SlideCorrError
-from napari_slidecorr.io import SLIDE_SUFFIXES
+from napari_slidecorr.io import PICTURE_SUFFIXES, SLIDE_SUFFIXES
 from napari_slidecorr.regions import RegionSet
 from napari_slidecorr.session import sentence
 
@@ -147,6 +151,16 @@ class SlidesDock(Dock):
         )
         return True
 
+    def show_associated(self, slide_id: str) -> None:
+        """Read the label and macro images of a slide in a thread and show them in a window."""
+        project = self.session.require_project()
+        self.message.tell("")
+        self.errands.run(
+            lambda: read_associated(project.slide(slide_id)),
+            lambda images: self._on_associated(slide_id, images),
+            self.session.report,
+        )
+
     def selected(self) -> str | None:
         """Id of the selected row; else of the slide in view."""
         return self.table.selected or self.session.current_slide
@@ -170,13 +184,16 @@ class SlidesDock(Dock):
 
     def _slides_box(self) -> None:
         self.add_button = button("Add slides ...", "Add one or more slide files.", self._ask_slides)
-        self.add_zarr_button = button("Add OME-Zarr ...", "Add a slide that is a folder (.zarr).", self._ask_zarr)
+        self.add_zarr_button = button(
+            "Add folder ...", "Add a slide that is a folder: OME-Zarr, or the files of one DICOM slide.", self._ask_zarr
+        )
         self.add_open_button = button(
             "Add open ones",
             "Add the slides that were dropped into the viewer or opened as samples, with the regions drawn on them.",
             self.add_open_slides,
         )
         self.table = SlideTable()
+        self.thumbnails = Thumbnails(self.table, self)
         self.table.group_edited.connect(self._on_group_edited)
         self.table.show_asked.connect(self.show_slide)
         self.table.mpp_asked.connect(self._ask_mpp)
@@ -184,6 +201,12 @@ class SlidesDock(Dock):
         self.show_button = button("Show", "Show the selected slide.", self._show_selected)
         self.next_button = button("Next", "Show the next slide; zoom and class stay.", lambda: self.step(1))
         self.mpp_button = button("Set µm per px ...", "Say how large its pixels are.", self._ask_mpp_of_selected)
+        self.associated_button = button(
+            "Label, macro ...",
+            "Show the label and macro images of the selected slide in a window. They may name a patient; they are read "
+            "only now, and never exported.",
+            self._show_associated_of_selected,
+        )
         self.remove_button = button("Remove ...", "Take the selected slide out of the project.", self._ask_remove)
         self.body.addWidget(
             box(
@@ -191,7 +214,7 @@ class SlidesDock(Dock):
                 row(self.add_button, self.add_zarr_button, self.add_open_button),
                 self.table,
                 row(self.previous_button, self.show_button, self.next_button),
-                row(self.mpp_button, self.remove_button),
+                row(self.mpp_button, self.associated_button, self.remove_button),
             )
         )
 
@@ -205,14 +228,21 @@ class SlidesDock(Dock):
         )
         self.async_box.setChecked(bool(get_settings().experimental.async_))
         self.async_box.toggled.connect(_set_async)
+        self.srgb_box = QCheckBox("Show colours as the scanner meant them")
+        self.srgb_box.setToolTip(
+            "Converts to sRGB where a slide has an ICC profile. For the eye alone: training and prediction always see "
+            "the stored colours."
+        )
+        self.srgb_box.toggled.connect(self._set_srgb)
         self.body.addWidget(self.async_box)
+        self.body.addWidget(self.srgb_box)
 
     def _enable(self) -> None:
         ready = self.session.project is not None and not self.errands.running
         for each in (self.add_button, self.add_zarr_button, self.add_open_button):
             each.setEnabled(ready)
-        one_slide = (self.previous_button, self.show_button, self.next_button, self.mpp_button, self.remove_button)
-        for each in one_slide:
+        stepping = (self.previous_button, self.show_button, self.next_button)
+        for each in (*stepping, self.mpp_button, self.associated_button, self.remove_button):
             each.setEnabled(bool(self.table.ids))
 
     # -- asking -------------------------------------------------------------------------------------------------------
@@ -226,13 +256,13 @@ class SlidesDock(Dock):
             self.open_project(folder)
 
     def _ask_slides(self) -> None:
-        kinds = " ".join(f"*{suffix}" for suffix in SLIDE_SUFFIXES if suffix != ".zarr")
+        kinds = " ".join(f"*{suffix}" for suffix in (*SLIDE_SUFFIXES, *PICTURE_SUFFIXES) if suffix != ".zarr")
         paths, _ = QFileDialog.getOpenFileNames(self, "Slides", "", f"Slides ({kinds});;All files (*)")
         if paths:
             self.add_slides(paths)
 
     def _ask_zarr(self) -> None:
-        if folder := QFileDialog.getExistingDirectory(self, "The .zarr folder of a slide"):
+        if folder := QFileDialog.getExistingDirectory(self, "The folder of a slide: OME-Zarr, or DICOM files"):
             self.add_slides([folder])
 
     def _ask_mpp_of_selected(self) -> None:
@@ -254,6 +284,10 @@ class SlidesDock(Dock):
             self.message.tell(f"{text!r} is not a number of micrometres per pixel; 0.5 would be one.", is_error=True)
             return
         self.set_mpp(slide_id, mpp)
+
+    def _show_associated_of_selected(self) -> None:
+        if (slide_id := self.selected()) is not None:
+            self.attempt(lambda: self.show_associated(slide_id))
 
     def _ask_remove(self) -> None:
         slide_id = self.selected()
@@ -294,6 +328,20 @@ class SlidesDock(Dock):
             if fact.trouble and fact.slide_id in self.table.ids:
                 self.message.tell("\n".join(fact.trouble), is_error=True)
         self._enable()
+        self.thumbnails.make([fact.slide for fact in facts if fact.slide is not None])
+
+    def _on_associated(self, slide_id: str, images: dict[str, NDArray[np.uint8]]) -> None:
+        self._enable()
+        if images:
+            AssociatedWindow(slide_id, images, self).show()
+        else:
+            self.message.tell(f"{slide_id} has no label or macro image.")
+
+    def _set_srgb(self, on: bool) -> None:  # noqa: FBT001 - a Qt slot
+        self.stage.srgb = on
+        if self.session.current_slide is not None:
+            self.desk.flush()
+            self.stage.reopen(self.session.current_slide)
 
     def _on_project(self) -> None:
         self.stage.clear()

@@ -39,7 +39,7 @@ def _looks_right(path: Path) -> bool:
     if not io.is_slide(path) or not path.exists():
         return False
     if path.is_dir():
-        return any((path / name).exists() for name in _ZARR)
+        return path.suffix.lower() != ".zarr" or any((path / name).exists() for name in _ZARR)
     if path.suffix.lower() not in (".tif", ".tiff"):
         return True
     with path.open("rb") as file:
@@ -49,10 +49,9 @@ def _looks_right(path: Path) -> bool:
 def _layers(path: Path) -> list[LayerData]:
     if path.is_dir() and _is_map(path):
         return _map_layers(path)
-    from napari_slidecorr._napari.layers import slide_layer
+    from napari_slidecorr._napari.slide_layers import slide_layers
 
-    levels, arguments = slide_layer(io.open_slide(path))
-    return [(levels, arguments, "image")]
+    return [(levels, arguments, "image") for levels, arguments in slide_layers(io.open_slide(path))]
 
 
 def _is_map(path: Path) -> bool:

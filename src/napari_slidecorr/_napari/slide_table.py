@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Qt, Signal
-from qtpy.QtGui import QResizeEvent
+import numpy as np
+from numpy.typing import NDArray
+from qtpy.QtCore import QSize, Qt, Signal
+from qtpy.QtGui import QIcon, QResizeEvent
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem
 
+from napari_slidecorr._napari.associated import pixmap
 from napari_slidecorr.errors import SlideCorrError
 from napari_slidecorr.session import sentence
 from napari_slidecorr.slide import Slide
@@ -22,6 +25,7 @@ COLUMNS = ("Slide", "Size (px)", "µm/px", "Group", "Regions")
 ID, SIZE, MPP, GROUP, REGIONS = range(5)
 NO_MPP = "not known - set it"
 NARROWEST, SHORTEST, TALLEST = 120, 110, 420
+PICTURE_PX = 32
 UNOPENED = "cannot be opened"
 
 
@@ -81,6 +85,7 @@ class SlideTable(QTableWidget):
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         self.setWordWrap(False)
+        self.setIconSize(QSize(PICTURE_PX, PICTURE_PX))
         self.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         self.verticalHeader().hide()
         header = self.horizontalHeader()
@@ -128,6 +133,15 @@ class SlideTable(QTableWidget):
             self.set_text(fact.slide_id, MPP, *_mpp_text(fact.slide))
         self.show_count(fact.slide_id, fact.regions)
         self._fit()
+
+    def show_picture(self, slide_id: str, pixels: NDArray[np.uint8]) -> None:
+        """Show a slide's thumbnail beside its name; nothing happens for a slide that is not in the table."""
+        if slide_id in self.ids:
+            self.blockSignals(True)
+            self.item(self.ids.index(slide_id), ID).setIcon(QIcon(pixmap(pixels, PICTURE_PX)))
+            self.blockSignals(False)
+            self.resizeRowToContents(self.ids.index(slide_id))
+            self._fit()
 
     def show_count(self, slide_id: str, regions: int | None) -> None:
         """Show how many regions a slide has; None: they cannot be read."""
@@ -197,5 +211,10 @@ def _mpp_text(slide: Slide) -> tuple[str, str]:
 
 
 def _properties(slide: Slide) -> str:
-    facts = [str(slide.path), f"{len(slide.levels)} levels", *(f"{k}: {v}" for k, v in slide.properties.items())]
+    facts = [str(slide.path), f"{len(slide.levels)} levels"]
+    if slide.channels:
+        facts.append(f"channels: {', '.join(slide.channels)}; for viewing only, not for training or prediction")
+    if slide.associated_names:
+        facts.append(f"other images, shown on request: {', '.join(slide.associated_names)}")
+    facts += [*(f"{k}: {v}" for k, v in slide.properties.items() if k != "other images")]
     return "\n".join(facts)

@@ -14,9 +14,10 @@ from napari_slidecorr._napari import layers
 from napari_slidecorr._napari.desk import Desk
 from napari_slidecorr._napari.errands import Errands
 from napari_slidecorr._napari.parts import timer
+from napari_slidecorr._napari.slide_layers import LayerArguments, slide_layers
 from napari_slidecorr.errors import SlideCorrError
 from napari_slidecorr.regions import RegionSet
-from napari_slidecorr.slide import LevelView, Slide
+from napari_slidecorr.slide import Slide
 
 if TYPE_CHECKING:
     from napari_slidecorr.project import Project
@@ -50,8 +51,7 @@ class _Opened:
 
     project: Project
     slide: Slide
-    levels: list[LevelView]
-    arguments: dict[str, Any]
+    images: list[LayerArguments]
 
 
 class Stage(QObject):
@@ -59,6 +59,8 @@ class Stage(QObject):
 
     Attributes
     ----------
+    srgb : bool
+        Whether slides with an ICC profile are shown in sRGB; for the eye alone.
     opening, shown
         Signals with a slide's id: it is being opened; it stands in the viewer, with its regions.
     ended
@@ -76,6 +78,7 @@ class Stage(QObject):
         super().__init__(parent)
         self.desk, self.session, self.viewer = desk, desk.session, desk.viewer
         self.wanted: str | None = None
+        self.srgb = False
         self._errands = Errands(self)
 
     def show(self, slide_id: str) -> None:
@@ -93,7 +96,7 @@ class Stage(QObject):
         self._errands.run(lambda: self._open(project, slide_id), self._place, self._on_failed)
 
     def reopen(self, slide_id: str) -> None:
-        """Show the slide anew: its pixel size changed, and with it scale and units of all its layers."""
+        """Show the slide anew: its pixel size, and with it scale and units of all its layers, or its colours changed."""
         self.clear()
         self.show(slide_id)
 
@@ -107,9 +110,10 @@ class Stage(QObject):
     def _open(self, project: Project, slide_id: str) -> _Opened:
         """In a thread: open the file and read the coarsest level, which napari needs at once."""
         slide = project.slide(slide_id)
-        levels, arguments = layers.slide_layer(slide, lambda message: self._report_damage(slide_id, message))
-        np.asarray(levels[-1])
-        return _Opened(project, slide, levels, arguments)
+        images = slide_layers(slide, lambda message: self._report_damage(slide_id, message), srgb=self.srgb)
+        for levels, _ in images:
+            np.asarray(levels[-1])
+        return _Opened(project, slide, images)
 
     def _place(self, opened: _Opened) -> None:
         """Add the new layers before the old ones go, so that zoom and tool stay and the viewer is never empty.
@@ -134,7 +138,8 @@ class Stage(QObject):
             return
         self.wanted = None
         if not self._shows(slide.id):
-            self._mark(self.viewer.add_image(opened.levels, **opened.arguments))
+            for levels, arguments in opened.images:
+                self._mark(self.viewer.add_image(levels, **arguments))
         self._remove_others(slide.id)
         self._remove_loose([slide.path], ("slide",))
         self.session.current_slide = slide.id
