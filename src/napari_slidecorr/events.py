@@ -1,7 +1,8 @@
 """What long work says of itself: a stream of frozen events, the last of which carries the result.
 
 A long function checks its arguments when called and returns a generator of events. Whoever steps the generator may
-close it at any event; `drain` is for those who just want the result.
+close it at any event; `drain` is for those who just want the result. What lasts long between two events asks
+`check_interrupted` now and then.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import enum
 import math
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -184,6 +187,35 @@ class JobEnd:
     status: JobStatus
     result: Any = None
     error: BaseException | None = None
+
+
+class Interrupted(Exception):  # noqa: N818 - no error: somebody asked for it
+    """Work was ended between two events, because whoever runs it wants no more."""
+
+
+_is_unwanted: ContextVar[Callable[[], bool]] = ContextVar("is_unwanted", default=lambda: False)
+
+
+@contextmanager
+def interruptible(is_unwanted: Callable[[], bool]) -> Iterator[None]:
+    """Let `check_interrupted` ask a function, in this thread, inside the block."""
+    token = _is_unwanted.set(is_unwanted)
+    try:
+        yield
+    finally:
+        _is_unwanted.reset(token)
+
+
+def check_interrupted() -> None:
+    """End work that nobody wants any more; cheap, to be asked several times a second inside of long steps.
+
+    Raises
+    ------
+    Interrupted
+        If the function given to `interruptible` says so; never outside of one.
+    """
+    if _is_unwanted.get()():
+        raise Interrupted
 
 
 def drain(events: Iterable[Event]) -> Any:

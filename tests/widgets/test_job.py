@@ -12,7 +12,7 @@ import pytest
 from napari_slidecorr._napari.job import THREAD_NAME, Job, session_of
 from napari_slidecorr._napari.torch_door import load_torch_for_job
 from napari_slidecorr.errors import TrainingError
-from napari_slidecorr.events import BatchDone, BlockDone, Event, JobStatus, Trained
+from napari_slidecorr.events import BatchDone, BlockDone, Event, JobStatus, Trained, check_interrupted
 
 pytestmark = pytest.mark.usefixtures("qapp")
 
@@ -282,3 +282,17 @@ def test_closing_the_window_ends_the_job_and_the_process(how):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.split() == ["closed", "cancelled", "left"], done.stderr
     assert done.returncode == 0, done.stderr
+
+
+def test_cancel_reaches_into_a_step(heard, qtbot):
+    def events():
+        yield Event(phase="a")
+        while True:
+            time.sleep(0.01)
+            check_interrupted()
+
+    job = Job(events, heard.on_event, heard.on_end)
+    qtbot.waitUntil(lambda: bool(heard.events), timeout=5000)
+    job.cancel()
+    qtbot.waitUntil(lambda: bool(heard.ends), timeout=5000)
+    assert (heard.ends[0].status, heard.ends[0].error) == (JobStatus.CANCELLED, None)

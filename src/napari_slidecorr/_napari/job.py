@@ -20,7 +20,7 @@ from qtpy.QtCore import QCoreApplication, QObject, Signal, Slot
 from qtpy.QtWidgets import QWidget
 
 from napari_slidecorr.errors import SlideCorrError
-from napari_slidecorr.events import Event, JobEnd, JobStatus, throttle
+from napari_slidecorr.events import Event, Interrupted, JobEnd, JobStatus, interruptible, throttle
 from napari_slidecorr.session import MakeEvents, OnEnd, OnEvent, Session
 
 logger = logging.getLogger(__name__)
@@ -34,12 +34,14 @@ def run_to_end(make_events: MakeEvents, on_event: OnEvent, is_cancelled: Callabl
     try:
         if is_cancelled():
             return JobEnd(JobStatus.CANCELLED)
-        with closing(throttle(iter(make_events()))) as events:
+        with interruptible(is_cancelled), closing(throttle(iter(make_events()))) as events:
             for last in events:
                 on_event(last)
                 if is_cancelled():
                     return JobEnd(JobStatus.CANCELLED)
         return JobEnd(JobStatus.COMPLETED, result=getattr(last, "result", None))
+    except Interrupted:
+        return JobEnd(JobStatus.CANCELLED)
     except BaseException as error:  # noqa: BLE001 - a job has nobody above it; every end must be told
         return JobEnd(JobStatus.FAILED, error=_told(error))
 
@@ -70,7 +72,7 @@ class Job(QObject):
         self._thread.start()
 
     def cancel(self) -> None:
-        """Ask it to stop after its next event."""
+        """Ask it to stop, after its next event or within a step that asks `check_interrupted`."""
         self._cancelled.set()
 
     def stop(self, seconds: float) -> bool:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_slidecorr.events import check_interrupted
+
 AHEAD = 2
 """Batches that are read while one is being computed."""
 
 MAX_WORKERS = 8
+
+CHECK_S = 0.05
+"""How often a wait for patches asks whether it is still wanted."""
 
 ItemT = TypeVar("ItemT")
 ReadT = TypeVar("ReadT")
@@ -50,6 +55,8 @@ def read_ahead(
     ------
     Exception
         What `read` raised, when its batch is due.
+    Interrupted
+        If the batch is no longer wanted while it is waited for.
 
     Notes
     -----
@@ -66,11 +73,18 @@ def read_ahead(
     try:
         top_up()
         while waiting:
-            due = [future.result() for future in waiting.popleft()]
+            due = [_patient_result(future) for future in waiting.popleft()]
             top_up()
             yield due
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _patient_result(future: Future[ReadT]) -> ReadT:
+    """Wait for a read, ready to give up."""
+    while not wait([future], timeout=CHECK_S).done:
+        check_interrupted()
+    return future.result()
 
 
 def stack(patches: Sequence[Patches], size_px: int) -> Patches:
