@@ -64,6 +64,18 @@ class ScrConfig:
     kind: ClassVar[str] = "scr"
     title: ClassVar[str] = "Slide correlation reduction (SCR)"
     beta: float = setting(0.2, "Beta", "Weight of the same-slide correlation in the loss.", ge=0, step=0.05)
+    reduction: Literal["sum", "mean"] = setting(
+        "sum",
+        "Pairs",
+        "sum over same-slide pairs as in the paper, or (ours) their mean; mean needs beta x pairs to pull as much.",
+        advanced=True,
+    )
+    normalizer: Literal["paper", "centred"] = setting(
+        "paper",
+        "Normalizer",
+        "paper: relu(tanh(f)) - 1/2; centred (ours): tanh(f - mean of the batch) / 2.",
+        advanced=True,
+    )
 
     def __post_init__(self) -> None:
         check(self)
@@ -95,14 +107,42 @@ class SdaConfig:
         check(self)
 
 
-ObjectiveConfig = ScrConfig | CrossEntropyConfig | SceConfig | SdaConfig
+@dataclass(frozen=True, kw_only=True)
+class CoralConfig:
+    """Deep CORAL: the covariances of features of different slides are drawn together."""
+
+    kind: ClassVar[str] = "coral"
+    title: ClassVar[str] = "Correlation alignment (CORAL)"
+    coral_weight: float = setting(
+        1.0, "CORAL weight", "Weight of the distance between the covariances of slides.", ge=0, step=0.5
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupDroConfig:
+    """Group DRO: slides with a high loss gain weight, so that the worst slide is what is minimized."""
+
+    kind: ClassVar[str] = "groupdro"
+    title: ClassVar[str] = "Worst slide (Group DRO)"
+    step_size: float = setting(
+        0.01, "Step size", "How fast the weights of slides follow their losses.", ge=0, step=0.01
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+ObjectiveConfig = ScrConfig | CrossEntropyConfig | SceConfig | SdaConfig | CoralConfig | GroupDroConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Everything that decides a training; with the same slides and regions it gives the same model."""
 
-    objective: ScrConfig | CrossEntropyConfig | SceConfig | SdaConfig = setting(
+    objective: ScrConfig | CrossEntropyConfig | SceConfig | SdaConfig | CoralConfig | GroupDroConfig = setting(
         ScrConfig(), "Objective", "What training minimizes."
     )
     backbone: str = setting(
@@ -140,6 +180,15 @@ class TrainConfig:
         "Stain normalization",
         "macenko brings the two stains of every slide to one reference, in training and in prediction.",
     )
+    class_weights: Literal["none", "balanced"] = setting(
+        "none",
+        "Class weights",
+        "Batches already take the classes of a slide in turn; balanced evens out what slides of few classes leave.",
+        advanced=True,
+    )
+    label_smoothing: float = setting(
+        0.0, "Label smoothing", "Part of each label that is dealt to all classes.", ge=0, lt=1, step=0.05, advanced=True
+    )
     flip_rotate: bool = setting(
         True, "Flip and rotate", "Show patches in all eight orientations at random.", advanced=True
     )
@@ -156,7 +205,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        if self.objective.kind in ("scr", "sce") and self.patches_per_slide < 2:
+        if self.objective.kind in ("scr", "sce", "coral") and self.patches_per_slide < 2:
             raise ConfigError(
                 f"patches_per_slide is {self.patches_per_slide}: {self.objective.kind.upper()} compares patches of one "
                 "slide and needs at least 2 of each."

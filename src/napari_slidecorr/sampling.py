@@ -23,6 +23,46 @@ def same_slide_pairs(slide_index: NDArray[np.integer]) -> int:
     return int((counts * (counts - 1) // 2).sum())
 
 
+def class_shares(table: PatchTable) -> NDArray[np.float64]:
+    """How often `slide_batches` draws each class, shape (K,), adding up to 1: slides in turn, and classes in a slide."""
+    present = table.counts() > 0
+    present = present[present.any(axis=1)]
+    return np.asarray((present / present.sum(axis=1, keepdims=True)).mean(axis=0))
+
+
+def rows_of_rank(rows: Rows, slide_index: NDArray[np.integer], rank: int, ranks: int) -> Rows:
+    """Deal whole slides of a batch to processes, so that no same-slide pair is torn apart.
+
+    Parameters
+    ----------
+    rows : ndarray, int64
+        A batch, from `slide_batches`.
+    slide_index : ndarray
+        Of the table that the rows are of.
+    rank, ranks : int
+        Which of how many processes; each gives the same ``rows``.
+
+    Returns
+    -------
+    ndarray, int64
+        The rows of that process, in the order of the batch; together those of all processes are the batch.
+
+    Raises
+    ------
+    CohortError
+        If there are fewer slides in the batch than processes.
+    """
+    of_row = slide_index[rows]
+    slides, first = np.unique(of_row, return_index=True)
+    if len(slides) < ranks:
+        raise CohortError(
+            f"A batch of {len(slides)} slides cannot be dealt to {ranks} processes; raise slides_per_batch, or start "
+            "fewer processes."
+        )
+    mine = slides[np.argsort(first)][rank::ranks]
+    return rows[np.isin(of_row, mine)]
+
+
 def slide_batches(
     table: PatchTable, *, slides_per_batch: int, patches_per_slide: int, seed: int, epoch: int
 ) -> list[Rows]:

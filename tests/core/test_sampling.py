@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from napari_slidecorr.errors import CohortError
 from napari_slidecorr.geometry import PatchGeometry
 from napari_slidecorr.patches import PatchTable
-from napari_slidecorr.sampling import same_slide_pairs, slide_batches
+from napari_slidecorr.sampling import class_shares, rows_of_rank, same_slide_pairs, slide_batches
 
 
 def table_of(counts):
@@ -87,3 +87,34 @@ def test_batches_of_slides_with_one_class_each_hold_both_classes():
     for rows in batches(table, m=4):
         assert len(np.unique(table.label[rows])) == 2
         assert same_slide_pairs(table.slide_index[rows]) == 4 * 6
+
+
+def test_shares_of_classes_are_what_batches_show():
+    table = table_of([(40, 0)] * 5 + [(9, 40)] * 3 + [(0, 40)])
+    shown = np.bincount(table.label[np.concatenate([np.concatenate(batches(table, epoch=e)) for e in range(20)])])
+    shares = class_shares(table)
+    assert shares == pytest.approx([(5 + 1.5) / 9, (1.5 + 1) / 9])
+    assert shown / shown.sum() == pytest.approx(shares, abs=0.04)
+
+
+@given(tables, st.integers(2, 8), st.integers(1, 5), st.integers(1, 4))
+def test_ranks_get_whole_slides_and_together_the_batch(table, m, n, ranks):
+    if len(np.unique(table.label)) < 2:
+        return
+    for rows in batches(table, m, n):
+        if len(np.unique(table.slide_index[rows])) < ranks:
+            with pytest.raises(CohortError, match="fewer processes"):
+                rows_of_rank(rows, table.slide_index, 0, ranks)
+            continue
+        dealt = [rows_of_rank(rows, table.slide_index, rank, ranks) for rank in range(ranks)]
+        assert sorted(np.concatenate(dealt)) == sorted(rows)
+        pairs = sum(same_slide_pairs(table.slide_index[part]) for part in dealt)
+        assert pairs == same_slide_pairs(table.slide_index[rows])
+        counts = [len(np.unique(table.slide_index[part])) for part in dealt]
+        assert max(counts) - min(counts) <= 1
+
+
+def test_one_rank_gets_all_in_order():
+    table = table_of([(20, 20)] * 6)
+    for rows in batches(table):
+        assert (rows_of_rank(rows, table.slide_index, 0, 1) == rows).all()

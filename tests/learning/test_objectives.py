@@ -1,3 +1,4 @@
+import math
 from itertools import combinations
 
 import pytest
@@ -5,8 +6,22 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_slidecorr.config import CrossEntropyConfig, SceConfig, ScrConfig, SdaConfig
-from napari_slidecorr.learning.objectives import Output, make_objective, reverse_gradient, slide_correlation
+from napari_slidecorr.config import (
+    CoralConfig,
+    CrossEntropyConfig,
+    GroupDroConfig,
+    SceConfig,
+    ScrConfig,
+    SdaConfig,
+)
+from napari_slidecorr.learning.objectives import (
+    Output,
+    coral_distance,
+    make_objective,
+    reverse_gradient,
+    slide_correlation,
+    squash,
+)
 
 CASES = [
     pytest.param([0], id="one patch"),
@@ -84,9 +99,160 @@ def test_lower_bound_is_reached_by_opposite_patches():
     assert slide_correlation(features, torch.tensor([0, 0, 1, 1])).item() == pytest.approx(-4 / 8)
 
 
-def objective(config):
+@pytest.mark.parametrize("slides", CASES)
+@pytest.mark.parametrize("normalizer", ["paper", "centred"])
+def test_the_mean_is_the_sum_over_the_pairs(slides, normalizer):
+    features, index = random_features(len(slides)), torch.tensor(slides)
+    pairs = sum(a == b for a, b in combinations(slides, 2))
+    mean = slide_correlation(features, index, normalizer=normalizer, reduction="mean")
+    torch.testing.assert_close(mean * max(pairs, 1), slide_correlation(features, index, normalizer=normalizer))
+    assert torch.isfinite(mean)
+
+
+def test_the_centred_normalizer_does_not_see_a_shift_of_all_features():
+    features, index = random_features(6), torch.tensor([0, 0, 1, 1, 2, 2])
+    shifted = features + torch.arange(5.0)
+    torch.testing.assert_close(squash(shifted, "centred"), squash(features, "centred"))
+    found = slide_correlation(shifted, index, normalizer="centred")
+    torch.testing.assert_close(found, slide_correlation(features, index, normalizer="centred"))
+    assert (slide_correlation(shifted, index) - slide_correlation(features, index)).abs() > 0.1
+
+
+def test_centred_by_hand():
+    features = torch.tensor([[1.0], [3.0], [2.0], [2.0]])  # the mean is 2
+    found = slide_correlation(features, torch.tensor([0, 0, 1, 1]), normalizer="centred")
+    assert found.item() == pytest.approx(-((math.tanh(1) / 2) ** 2))
+
+
+@pytest.mark.parametrize("slides", CASES)
+def test_gradient_of_ours(slides):
+    def ours(f):
+        return slide_correlation(f, torch.tensor(slides), normalizer="centred", reduction="mean")
+
+    assert torch.autograd.gradcheck(ours, random_features(len(slides)).requires_grad_())
+
+
+@given(slides=st.lists(st.integers(0, 3), min_size=1, max_size=12), seed=st.integers(0, 1000))
+def test_lower_bound_of_the_centred(slides, seed):
+    features = 10 * random_features(len(slides), seed=seed)
+    found = slide_correlation(features, torch.tensor(slides), normalizer="centred")
+    assert found >= -len(slides) / 8 - 1e-9
+
+
+def covariance_loop(features, slide_index):
+    slides = [s for s in sorted(set(slide_index.tolist())) if (slide_index == s).sum() > 1]
+    covariances = [torch.cov(features[slide_index == s].T) for s in slides]
+    apart = [(one - other).square().sum() / (4 * features.shape[1] ** 2) for one, other in combinations(covariances, 2)]
+    return torch.stack(apart).mean() if apart else features.new_zeros(())
+
+
+@pytest.mark.parametrize("slides", [*CASES, pytest.param([0, 0, 0, 3, 3, 1, 3, 8, 8], id="uneven")])
+def test_coral_equals_its_loop_over_covariances(slides):
+    features, index = random_features(len(slides)), torch.tensor(slides)
+    torch.testing.assert_close(coral_distance(features, index), covariance_loop(features, index))
+    assert torch.autograd.gradcheck(lambda f: coral_distance(f, index), features.clone().requires_grad_())
+
+
+def test_coral_by_hand():
+    """Variances 2 and 8 of a single feature: 36 / 4."""
+    features = torch.tensor([[0.0], [2.0], [0.0], [4.0]])
+    assert coral_distance(features, torch.tensor([5, 5, 9, 9])).item() == pytest.approx(9.0)
+    assert coral_distance(features + 100, torch.tensor([5, 5, 9, 9])).item() == pytest.approx(9.0)
+
+
+def objective(config, **more):
     torch.manual_seed(0)
-    return make_objective(config, feature_dim=4, slide_count=4)
+    return make_objective(config, feature_dim=4, slide_count=4, **more)
+
+
+def test_coral_adds_the_distance():
+    output, label, slide_index = random_output()
+    loss = objective(CoralConfig(coral_weight=3.0))(output, label, slide_index)
+    distance = coral_distance(output.features, slide_index)
+    assert loss.total.item() == pytest.approx((loss.terms["cross_entropy"] + 3 * distance).item())
+
+
+def patch_of(probability):
+    return [math.log(probability), math.log(1 - probability)]
+
+
+def test_group_dro_by_hand():
+    """Two slides with losses log 2 and log 4, step 1: their weights become 2 : 4."""
+    logits = torch.tensor([patch_of(0.5), patch_of(0.25), patch_of(0.25)])
+    output = Output(logits, torch.zeros(3, 4))
+    worst = objective(GroupDroConfig(step_size=1.0))
+    loss = worst(output, torch.zeros(3, dtype=torch.long), torch.tensor([0, 2, 2]))
+    assert loss.total.item() == pytest.approx((2 * math.log(2) + 4 * math.log(4)) / 6)
+    assert loss.terms["worst_slide"].item() == pytest.approx(math.log(4))
+    torch.testing.assert_close(worst.slide_weight, torch.tensor([2.0, 1.0, 4.0, 1.0]) / 8)
+
+
+def test_group_dro_without_a_step_is_the_mean_over_slides_and_keeps_its_memory_otherwise():
+    output, label, slide_index = random_output()
+    still, moving = objective(GroupDroConfig(step_size=0.0)), objective(GroupDroConfig(step_size=2.0))
+    mean = torch.nn.functional.cross_entropy(output.logits, label)  # slides have two patches each
+    for _ in range(3):
+        assert still(output, label, slide_index).total.item() == pytest.approx(mean.item())
+        losses = moving(output, label, slide_index)
+    assert mean < losses.total < losses.terms["worst_slide"]
+    again = objective(GroupDroConfig(step_size=2.0))
+    again.load_state_dict(moving.state_dict())
+    assert again(output, label, slide_index).total == moving(output, label, slide_index).total
+
+
+def test_group_dro_gradient_is_the_weighted_mean():
+    output, label, slide_index = random_output()
+    worst = objective(GroupDroConfig(step_size=1.0))
+    total = worst(output, label, slide_index).total
+    each = [
+        torch.nn.functional.cross_entropy(output.logits[slide_index == s], label[slide_index == s]) for s in range(4)
+    ]
+    expected = sum(w * one for w, one in zip(worst.slide_weight, each, strict=True))
+    found, wanted = (torch.autograd.grad(value, output.features, retain_graph=True)[0] for value in (total, expected))
+    torch.testing.assert_close(found, wanted)
+
+
+ALL = [
+    CrossEntropyConfig(),
+    ScrConfig(),
+    SceConfig(),
+    SdaConfig(),
+    CoralConfig(),
+    GroupDroConfig(),
+    ScrConfig(reduction="mean", normalizer="centred"),
+]
+
+
+@pytest.mark.parametrize("config", ALL, ids=lambda config: config.kind)
+def test_class_weights_and_smoothing_by_hand(config):
+    output, label, slide_index = random_output(classes=3)
+    weight = torch.tensor([1.0, 2.0, 4.0])
+    loss = objective(config, class_weight=weight, label_smoothing=0.3)(output, label, slide_index)
+    log_p = torch.log_softmax(output.logits, dim=1)
+    target = 0.7 * torch.nn.functional.one_hot(label, 3) + 0.1
+    expected = -(target * weight * log_p).sum() / weight[label].sum()
+    assert loss.terms["cross_entropy"].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert loss.total != objective(config)(output, label, slide_index).total
+
+
+@pytest.mark.parametrize("config", ALL, ids=lambda config: config.kind)
+@pytest.mark.parametrize("slides", [[0], [0, 1, 2], [3, 3, 3]])
+def test_every_objective_is_finite_on_odd_batches(config, slides):
+    features = torch.zeros(len(slides), 4, requires_grad=True)
+    output = Output(features[:, :2], features)
+    loss = objective(config)(output, torch.zeros(len(slides), dtype=torch.long), torch.tensor(slides))
+    loss.total.backward()
+    assert torch.isfinite(loss.total)
+    assert torch.isfinite(features.grad).all()
+
+
+def test_measures_of_an_epoch():
+    terms = {"cross_entropy": 0.5, "slide_correlation": 3.0}
+    found = objective(ScrConfig(beta=0.2)).measures(terms, 32, 48.0)
+    assert found == pytest.approx({"correlation_by_cross_entropy": 1.2, "slide_correlation_bound": -4.0})
+    found = objective(ScrConfig(beta=0.2, reduction="mean")).measures(terms, 32, 48.0)
+    assert found["slide_correlation_bound"] == pytest.approx(-4 / 48)
+    assert objective(CrossEntropyConfig()).measures({"cross_entropy": 0.5}, 32, 48.0) == {}
 
 
 def test_cross_entropy_is_torchs():

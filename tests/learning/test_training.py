@@ -8,7 +8,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from napari_slidecorr.config import CrossEntropyConfig, PatchConfig, SceConfig, ScrConfig, SdaConfig
+from napari_slidecorr.config import (
+    CoralConfig,
+    CrossEntropyConfig,
+    GroupDroConfig,
+    PatchConfig,
+    SceConfig,
+    ScrConfig,
+    SdaConfig,
+)
 from napari_slidecorr.errors import CohortError, ModelError, ProjectError, SlideError, TrainingError
 from napari_slidecorr.events import BatchDone, EpochDone, Event, Notice, Trained, drain
 from napari_slidecorr.learning import training
@@ -97,7 +105,15 @@ def assert_resumes_exactly(start, config, folder, stops):
 
 @pytest.mark.parametrize(
     ("objective", "optimizer"),
-    [(CrossEntropyConfig(), "sgd"), (ScrConfig(), "sgd"), (SceConfig(beta=0.01), "adamw"), (SdaConfig(), "adamw")],
+    [
+        (CrossEntropyConfig(), "sgd"),
+        (ScrConfig(), "sgd"),
+        (ScrConfig(reduction="mean", normalizer="centred"), "adamw"),
+        (SceConfig(beta=0.01), "adamw"),
+        (SdaConfig(), "adamw"),
+        (CoralConfig(), "sgd"),
+        (GroupDroConfig(step_size=1.0), "sgd"),
+    ],
     ids=lambda value: getattr(value, "kind", value),
 )
 def test_resuming_gives_the_very_weights(objective, optimizer, start, config, tmp_path):
@@ -167,7 +183,8 @@ def test_learning_rate_falls_after_half_of_the_epochs(config):
 
 
 def test_scr_with_few_slides_is_warned_of(start, config):
-    notices = [event for event in start(replace(config, objective=ScrConfig())) if isinstance(event, Notice)]
+    config = replace(config, objective=ScrConfig(), patches_per_slide=2)
+    notices = [event for event in start(config) if isinstance(event, Notice)]
     assert [notice.message for notice in notices if notice.warning] == [
         "4 training slides: SCR is not expected to help below about 20."
     ]
@@ -179,6 +196,42 @@ def test_with_nothing_held_out_all_slides_train_and_it_says_so(start, config, ta
     warned = [event.message for event in events if isinstance(event, Notice) and event.warning]
     assert "held out" in warned[0]
     assert events[-1].result.epochs[-1].scores.endswith("nothing held out")
+
+
+def test_an_epoch_tells_how_much_the_correlation_weighs_and_how_low_it_could_be(start, config, tmp_path):
+    result = drain(start(replace(config, objective=ScrConfig(beta=0.1))))
+    for epoch in result.epochs:
+        weighted = 0.1 * epoch.terms["slide_correlation"]
+        assert epoch.terms["correlation_by_cross_entropy"] == pytest.approx(weighted / epoch.terms["cross_entropy"])
+        assert epoch.terms["slide_correlation_bound"] == -32 / 8 <= epoch.terms["slide_correlation"]
+    header = (tmp_path / "run" / "curve.csv").read_text("utf-8").splitlines()[0]
+    assert header.endswith("cross_entropy,slide_correlation,correlation_by_cross_entropy,slide_correlation_bound")
+
+
+def test_a_correlation_that_outvotes_the_classes_is_warned_of_once(start, config):
+    def warned(**changes):
+        events = list(start(replace(config, epochs=3, **changes), f"run{len(changes)}"))
+        return [event.message for event in events if isinstance(event, Notice) and "cross-entropy" in event.message]
+
+    (message,) = warned(objective=ScrConfig(beta=5.0))
+    assert message.startswith("Epoch 1: beta x slide correlation was ")
+    assert warned() == []
+
+
+def test_class_weights_and_label_smoothing_reach_the_loss(start, config, tables):
+    events = start(replace(config, class_weights="balanced", label_smoothing=0.2))
+    smooth = next(event for event in events if isinstance(event, BatchDone))
+    events.close()
+    events = start(config, "plain")
+    plain = next(event for event in events if isinstance(event, BatchDone))
+    events.close()
+    assert smooth.loss != plain.loss
+    one_sided = tables[0]
+    kept = (one_sided.slide_index < 2) | (one_sided.label == 0)
+    columns = {name: getattr(one_sided, name)[kept] for name in ("y", "x", "slide_index", "label")}
+    weight = training._class_weight(replace(one_sided, **columns), replace(config, class_weights="balanced"))
+    torch.testing.assert_close(weight, torch.tensor([2 / 3, 2.0]))  # three quarters are drawn of class 0
+    assert training._class_weight(one_sided, config) is None
 
 
 # what is refused

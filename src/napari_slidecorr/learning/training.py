@@ -29,6 +29,7 @@ from napari_slidecorr.events import BatchDone, EpochDone, Event, Notice, Trained
 from napari_slidecorr.io.atomic import atomic_write_text, make_folder
 from napari_slidecorr.learning import augment
 from napari_slidecorr.learning.checkpoint import Trainee, load_checkpoint, save_checkpoint
+from napari_slidecorr.learning.doubts import epoch_doubts
 from napari_slidecorr.learning.interruption import interruptible_layers
 from napari_slidecorr.learning.loading import Patches, read_ahead, stack
 from napari_slidecorr.learning.models import (
@@ -49,7 +50,7 @@ from napari_slidecorr.learning.staining import AS_READ, StainStep, make_stain_st
 from napari_slidecorr.metrics import accuracy, patch_auc
 from napari_slidecorr.model_spec import ModelSpec
 from napari_slidecorr.patches import PatchTable
-from napari_slidecorr.sampling import Rows, same_slide_pairs, slide_batches
+from napari_slidecorr.sampling import Rows, class_shares, same_slide_pairs, slide_batches
 from napari_slidecorr.settings import to_json
 from napari_slidecorr.slide import Slide
 from napari_slidecorr.stain import REFERENCE, Stain
@@ -142,6 +143,7 @@ def _train(data: _Data, config: TrainConfig, run: Path, *, resume: bool) -> Gene
         save_checkpoint(run, trainee, curve)
         atomic_write_text(run / CURVE_NAME, _curve_csv(curve))
         yield done
+        yield from epoch_doubts(curve[:-1], done)
     save_model(run, trainee.model, _spec(trainee.model, data, config))
     result = TrainResult(run / WEIGHTS_NAME, run / SPEC_NAME, tuple(curve))
     yield Trained(phase="Trained", done=1, total=1, result=result)
@@ -158,10 +160,21 @@ def _make_trainee(table: PatchTable, config: TrainConfig, device: torch.device) 
     check_input_size(model, table.geometry.size_px, config.backbone)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     with seeded(config.seed):
-        objective = make_objective(config.objective, feature_dim=model.feature_dim, slide_count=len(table.slides)).to(
-            device
-        )
+        objective = make_objective(
+            config.objective,
+            feature_dim=model.feature_dim,
+            slide_count=len(table.slides),
+            class_weight=_class_weight(table, config),
+            label_smoothing=config.label_smoothing,
+        ).to(device)
     return _Trainee(model, objective, _make_optimizer([*model.parameters(), *objective.parameters()], config))
+
+
+def _class_weight(table: PatchTable, config: TrainConfig) -> Tensor | None:
+    """Weights that make up for how often batches show a class; 1 for each where that is even."""
+    if config.class_weights == "none":
+        return None
+    return torch.from_numpy(1 / (len(table.classes) * class_shares(table))).float()
 
 
 def _make_optimizer(parameters: Sequence[torch.nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
@@ -220,14 +233,15 @@ def _run_epoch(trainee: _Trainee, data: _Data, config: TrainConfig, epoch: int) 
     probabilities = yield from _validate(trainee.model, data, config, epoch)
     if not np.isfinite(probabilities).all():
         raise _not_a_number("the predictions for the held-out slides", epoch, None)
+    terms, pairs = sums.mean_terms(), float(np.mean([batch.pairs for batch in sums.batches]))
     return EpochDone(
         phase=f"Epoch {epoch + 1} of {config.epochs}",
         done=epoch + 1,
         total=config.epochs,
         epoch=epoch,
         loss=float(np.mean([batch.loss for batch in sums.batches])),
-        terms=sums.mean_terms(),
-        pairs=float(np.mean([batch.pairs for batch in sums.batches])),
+        terms={**terms, **trainee.objective.measures(terms, len(sums.labels[0]), pairs)},
+        pairs=pairs,
         train_auc=sums.auc(),
         validation_auc=patch_auc(data.validation.label, probabilities),
         validation_accuracy=accuracy(data.validation.label, probabilities),
