@@ -30,7 +30,7 @@ def interruptible_layers(model: nn.Module) -> Iterator[None]:
 def _ask(_layer: nn.Module, _inputs: Any, output: Any) -> None:
     check_interrupted()
     if isinstance(output, Tensor) and output.requires_grad:
-        output.register_hook(_ask_backward)
+        output.register_hook(_ask_backward)  # type: ignore[no-untyped-call]
 
 
 def _ask_backward(_gradient: Tensor) -> None:
