@@ -73,16 +73,18 @@ def chunks(path: Path) -> int:
 
 
 def killed(pid: int, path: Path, rng: random.Random, blocks: int) -> bool:
-    """Kill a process at a random block, or at any time; False when it ended before."""
-    wanted = chunks(path) + rng.randint(0, max(1, blocks // 4))
-    deadline = time.monotonic() + (rng.uniform(0, 1) if rng.random() < 0.3 else 60)
-    while time.monotonic() < deadline and chunks(path) < min(wanted, blocks):
+    """Kill a process a moment after a random block, now and then at any time; False when it ended before."""
+    begun = chunks(path)
+    wanted = begun + rng.randint(1, max(1, blocks // 4))
+    at_any_time = begun == blocks or rng.random() < 0.1
+    deadline = time.monotonic() + (rng.uniform(0, 1.5) if at_any_time else 60)
+    while time.monotonic() < deadline and (at_any_time or chunks(path) < min(wanted, blocks)):
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
             check(status)
             return False
         time.sleep(0.001)
-    time.sleep(rng.uniform(0, 0.02))
+    time.sleep(rng.uniform(0, 0.005))
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
@@ -111,7 +113,7 @@ def measure(kills: int, seed: int) -> dict[str, int]:
         shutil.rmtree(path)
         figures = {"unequal_maps": 0, "false_complete": 0, "kills": 0, "kills_while_writing": 0, "finished_maps": 0}
         while figures["kills"] < kills or path.exists():
-            if figures["kills"] < kills:
+            if figures["kills"] < kills and not map_zarr.is_complete(path):
                 died = killed(start(project), path, rng, blocks)
             else:
                 died = False

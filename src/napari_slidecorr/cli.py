@@ -214,9 +214,19 @@ def predict(
 @told_in_one_sentence
 def export(
     source: Annotated[Path, typer.Argument(metavar="PROJECT|MAP", help="A project, or a map's .ome.zarr folder.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="NAME.ome.zarr, or NAME.geojson for QuPath.")],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT",
+            help="NAME.ome.zarr, .ome.tif or .float32.ome.tif (probabilities), .geojson or .tiles.geojson (QuPath), "
+            ".csv (a line a patch) or .png (a figure).",
+        ),
+    ],
     *,
     slide: OneSlide = None,
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Patches whose best class has a lower probability get no class.")
+    ] = 0.0,
     json: Json = False,
 ) -> None:
     """Write a prediction map to a file for other programs; of a project, the newest map of a slide."""
@@ -226,10 +236,10 @@ def export(
     if is_project(source):
         project = _open(source)
         path = _newest_map(project, slide)
-        project.export(path, out)
+        project.export(path, out, threshold=threshold)
     else:
         path = source
-        write_map(out, read_map(source))
+        write_map(out, read_map(source), threshold=threshold)
     print_result({"map": path, "out": out}, f"{path} -> {out}", json=json)
 
 

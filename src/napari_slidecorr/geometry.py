@@ -10,6 +10,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from napari_slidecorr.errors import ConfigError, SlideError
 
 YX = tuple[int, int]
@@ -152,6 +155,18 @@ class Grid:
         if self.slide_px is None:
             return edges
         return [min(max(edge, 0.0), float(self.slide_px[axis])) for edge in edges]
+
+    @property
+    def extent_px(self) -> tuple[float, float]:
+        """Height and width of the slide, or without one how far the cells reach, in level-0 pixels."""
+        if self.slide_px is not None:
+            return float(self.slide_px[0]), float(self.slide_px[1])
+        return self.cell_edges_px(0)[-1], self.cell_edges_px(1)[-1]
+
+    def cells_at(self, axis: int, places_px: NDArray[np.floating]) -> NDArray[np.int64]:
+        """Row (axis 0) or column (axis 1) of the cell that is drawn at each level-0 position; -1 where there is none."""
+        index = np.floor((np.asarray(places_px) - self.corner_px[axis]) / self.stride_px[axis]).astype(np.int64)
+        return np.where((index >= 0) & (index < self.shape[axis]), index, -1)
 
     @property
     def corner_px(self) -> tuple[float, float]:

@@ -58,6 +58,19 @@ class PredictionMap:
         sure = self.predicted & (filled.max(axis=0) >= threshold)
         return np.where(sure, filled.argmax(axis=0) + 1, 0).astype(np.uint8)
 
+    def unsure(self, threshold: float) -> NDArray[np.bool_]:
+        """Cells that are predicted, but no class reaches the threshold, shape (rows, columns)."""
+        return np.asarray(self.predicted & (self.class_map(threshold) == 0))
+
+    def uncertainty(self) -> NDArray[np.float32]:
+        """Give the entropy of each cell's probabilities over its largest possible value, shape (rows, columns).
+
+        0 means that one class has all, 1 that all classes are alike; NaN where nothing is predicted.
+        """
+        p = np.clip(self.probabilities, np.finfo(np.float32).tiny, 1)
+        most = np.log(max(2, len(self.classes)))
+        return np.asarray(np.maximum(-(p * np.log(p)).sum(axis=0) / most, 0), np.float32)
+
     def slide_score(self) -> dict[str, float]:
         """Give the slide's score for each class: the mean of its patches' probabilities (Zhang et al. 2021, section 4).
 
@@ -71,10 +84,13 @@ class PredictionMap:
         means = self.probabilities[:, self.predicted].mean(axis=1, dtype=np.float64)
         return dict(zip(self.classes, means.tolist(), strict=True))
 
-    def area_mm2(self) -> dict[str, float] | None:
-        """Area of each class in mm2, cells as drawn and cut at the slide's edge; None without mpp."""
+    def area_mm2(self, threshold: float = 0.0) -> dict[str, float] | None:
+        """Area of each class in mm2, cells as drawn and cut at the slide's edge; None without mpp.
+
+        Cells whose best class has a probability below the threshold count for none.
+        """
         if self.grid.mpp is None:
             return None
         height, width = (np.diff(self.grid.cell_edges_px(axis)) * self.grid.mpp[axis] for axis in (0, 1))
-        class_map, cell_mm2 = self.class_map(), np.outer(height, width) * 1e-6
+        class_map, cell_mm2 = self.class_map(threshold), np.outer(height, width) * 1e-6
         return {name: float(cell_mm2[class_map == index].sum()) for index, name in enumerate(self.classes, 1)}

@@ -152,16 +152,20 @@ class Project(ProjectFolder):
         return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
 
     def export(self, map_path: str | Path, out: str | Path, *, threshold: float = 0.0) -> None:
-        """Write a map elsewhere: as OME-Zarr (``.ome.zarr``) or QuPath polygons (``.geojson``), by the name.
+        """Write a map elsewhere, as the name says: see `io.write_map`.
 
         Raises
         ------
         MapError
             If the map is not complete, or the name is of no known kind.
+        SlideError
+            If a figure is wanted and the slide cannot be read.
         ProjectError
             If it cannot be written.
         """
-        io.write_map(out, io.read_map(map_path), threshold=threshold, colors=self.colors)
+        prediction = io.read_map(map_path)
+        slide = self.slide(prediction.slide_id) if str(out).lower().endswith(".png") else None
+        io.write_map(out, prediction, threshold=threshold, colors=self.colors, slide=slide)
 
     def map_path(self, slide_id: str, model_id: str, config: PredictConfig) -> Path:
         """Where the map of a slide by a model is kept; settings that change a map are part of its name."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from napari_slidecorr.events import EpochDone
+from napari_slidecorr.figure import class_index, lay_over
 from napari_slidecorr.geometry import Grid
 from napari_slidecorr.prediction_map import PredictionMap
 from napari_slidecorr.regions import RegionSet
@@ -25,7 +26,6 @@ Color = tuple[int, int, int]
 Pixels = NDArray[np.uint8]
 
 PICTURE_PX = 420
-OPACITY = 0.55
 FINE = 8
 """Points along the side of a cell at which the truth is asked for."""
 
@@ -160,25 +160,12 @@ def _truth_overlay(thumbnail: Pixels, truth: RegionSet, factor: float, colors: M
     index = np.zeros(shape, np.uint8)
     for number, name in enumerate(colors, 1):
         index[rasterize(shapely.transform(_area(truth, name), lambda corners: corners / factor), shape)] = number
-    return _tinted(thumbnail, index, colors)
+    return lay_over(thumbnail, index, [*colors.values()])
 
 
 def _map_overlay(thumbnail: Pixels, prediction: PredictionMap, factor: float, colors: Mapping[str, Color]) -> Pixels:
-    y, x = (
-        np.floor(((np.arange(n) + 0.5) * factor - corner) / stride).astype(int).clip(0, cells - 1)
-        for n, corner, stride, cells in zip(
-            thumbnail.shape, prediction.grid.corner_px, prediction.grid.stride_px, prediction.grid.shape, strict=False
-        )
-    )
-    return _tinted(thumbnail, prediction.class_map()[np.ix_(y, x)], colors)
-
-
-def _tinted(thumbnail: Pixels, index: Pixels, colors: Mapping[str, Color]) -> Pixels:
-    """Lay the colour of class k where the index is k + 1, as strong as `OPACITY`, over a grey picture."""
-    grey = np.repeat(thumbnail.mean(axis=2, keepdims=True), 3, axis=2)
-    palette = np.asarray([(255, 255, 255), *colors.values()], float)
-    strength = np.where(index[..., None] > 0, OPACITY, 0)
-    return np.asarray(grey * (1 - strength) + palette[index] * strength, np.uint8)
+    index = class_index(prediction, (thumbnail.shape[0], thumbnail.shape[1]), factor)
+    return lay_over(thumbnail, index, [*colors.values()])
 
 
 def _img(pixels: Pixels) -> str:

@@ -374,5 +374,5 @@ def test_polygons_are_exactly_the_cells(tmp_path_factory, class_map):
 
 
 def test_an_unknown_suffix(tmp_path):
-    with pytest.raises(MapError, match=r"m\.png"):
-        write_map(tmp_path / "m.png", some_map())
+    with pytest.raises(MapError, match=r"m\.pdf"):
+        write_map(tmp_path / "m.pdf", some_map())

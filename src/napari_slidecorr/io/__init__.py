@@ -34,9 +34,20 @@ _SLIDES = {
 }
 _PICTURES = {".png": "slide_picture", ".jpg": "slide_picture", ".jpeg": "slide_picture"}
 _REGIONS = {".geojson": "regions_geojson", ".json": "regions_geojson"}
-_MAPS = {".ome.zarr": "map_zarr", ".zarr": "map_zarr", ".geojson": "map_geojson"}
+_MAPS = {
+    ".ome.zarr": "map_zarr",
+    ".zarr": "map_zarr",
+    ".tiles.geojson": "map_tiles",
+    ".geojson": "map_geojson",
+    ".ome.tif": "map_tiff",
+    ".ome.tiff": "map_tiff",
+    ".csv": "map_csv",
+    ".png": "map_png",
+}
+_SHOWS_SLIDE = ".png"
 
 SLIDE_SUFFIXES = tuple(_SLIDES)
+MAP_SUFFIXES = tuple(_MAPS)
 """What is always a slide."""
 
 PICTURE_SUFFIXES = tuple(_PICTURES)
@@ -127,17 +138,36 @@ def read_map(path: str | Path) -> PredictionMap:
 
 
 def write_map(
-    path: str | Path, prediction: PredictionMap, *, threshold: float = 0.0, colors: Colors | None = None
+    path: str | Path,
+    prediction: PredictionMap,
+    *,
+    threshold: float = 0.0,
+    colors: Colors | None = None,
+    slide: Slide | None = None,
 ) -> None:
-    """Write a prediction map, as OME-Zarr (``.ome.zarr``) or as QuPath polygons of its classes (``.geojson``).
+    """Write a prediction map, whole or not at all, as the name says.
+
+    ``.ome.zarr`` and ``.ome.tif`` (8 bits; ``.float32.ome.tif``) keep all probabilities, ``.csv`` has a line a patch,
+    ``.geojson`` polygons of the classes and ``.tiles.geojson`` squares with probabilities for QuPath, ``.png`` is a
+    figure with scale bar and legend.
 
     Parameters
     ----------
     threshold : float
-        GeoJSON only: cells whose best class has a lower probability are left out.
+        Cells whose best class has a lower probability have no class; the first two kinds do not heed it.
+    slide : Slide, optional
+        What a figure shows below the map.
+
+    Raises
+    ------
+    MapError
+        If the name is of no known kind.
+    ProjectError
+        If it cannot be written.
     """
     path = Path(path)
-    _module(path, _MAPS, MapError).write(path, prediction, threshold=threshold, colors=colors)
+    more = {"slide": slide} if path.name.lower().endswith(_SHOWS_SLIDE) else {}
+    _module(path, _MAPS, MapError).write(path, prediction, threshold=threshold, colors=colors, **more)
 
 
 def _open_source(path: Path) -> PixelSource:

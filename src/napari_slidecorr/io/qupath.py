@@ -1,4 +1,4 @@
-"""The JSON that current QuPath writes for one annotation, shared by regions and maps. (y, x) becomes (x, y) here."""
+"""The JSON that current QuPath writes for one object, shared by regions and maps. (y, x) becomes (x, y) here."""
 
 from __future__ import annotations
 
@@ -16,17 +16,21 @@ def feature(
     class_name: str,
     color: Color | None = None,
     measurements: Mapping[str, float] | None = None,
+    *,
+    object_type: str = "annotation",
 ) -> dict[str, Any]:
     """Give a GeoJSON Feature of a (y, x) polygon in the structure of QuPath 0.4 and later.
 
     Parameters
     ----------
     class_name : str
-        Empty for an annotation without a class.
+        Empty for an object without a class.
     color : (int, int, int), optional
         0 to 255; QuPath takes its own when there is none.
+    object_type : str
+        ``annotation``, ``tile`` or ``detection``.
     """
-    properties: dict[str, Any] = {"objectType": "annotation"}
+    properties: dict[str, Any] = {"objectType": object_type}
     if class_name:
         properties["classification"] = {"name": class_name} | ({"color": list(color)} if color else {})
     if measurements:

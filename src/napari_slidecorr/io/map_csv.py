@@ -1,0 +1,52 @@
+"""A map as a table, one line a patch: where it lies, its class, and the probability of every class."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_slidecorr.io.atomic import atomic_file
+from napari_slidecorr.prediction_map import PredictionMap
+
+PLACE = ("y", "x", "height", "width")
+
+
+def write(
+    path: Path,
+    prediction: PredictionMap,
+    *,
+    threshold: float = 0.0,
+    colors: Mapping[str, Any] | None = None,  # noqa: ARG001 - all map formats are called alike
+) -> None:
+    """Write a line for each predicted patch, row by row, whole or not at all.
+
+    Columns are ``y``, ``x``, ``height``, ``width`` (the square around the patch's centre that its class stands for, as it
+    is drawn, in level-0 pixels), ``class`` (empty below the threshold), and one for each class with its probability.
+
+    Raises
+    ------
+    ProjectError
+        If the file cannot be written.
+    """
+    with atomic_file(path) as file:
+        text = io.TextIOWrapper(file, "utf-8", newline="")
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow([*PLACE, "class", *prediction.classes])
+        table.writerows(_lines(prediction, threshold))
+        text.flush()
+        text.detach()
+
+
+def _lines(prediction: PredictionMap, threshold: float) -> Iterator[list[str]]:
+    y, x = (np.asarray(prediction.grid.cell_edges_px(axis)) for axis in (0, 1))
+    class_map = prediction.class_map(threshold)
+    names = ("", *prediction.classes)
+    for row, column in np.argwhere(prediction.predicted):
+        place = y[row], x[column], y[row + 1] - y[row], x[column + 1] - x[column]
+        values = prediction.probabilities[:, row, column]
+        yield [*(f"{n:.10g}" for n in place), names[class_map[row, column]], *(f"{value:.6g}" for value in values)]
