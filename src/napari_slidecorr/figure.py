@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,7 @@ FALLBACK: tuple[Color, ...] = (
 _MARGIN = 24
 _LINE = 34
 _FONT_PX = 20
+_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial.ttf", "arial.ttf")
 
 
 def class_index(prediction: PredictionMap, shape: YX, pixel_px: float, threshold: float = 0.0) -> Pixels:
@@ -101,7 +103,7 @@ class ScaleBar:
         most = longest * pixel
         power = 10.0 ** math.floor(math.log10(most))
         value = max(step * power for step in (1, 2, 5) if step * power <= most * (1 + 1e-9))
-        text = f"{value / 1000:g} mm" if unit == "µm" and value >= 1000 else f"{value:g} {unit}"
+        text = f"{value / 1000:g} mm" if unit == "um" and value >= 1000 else f"{value:g} {unit}"
         return cls(value / pixel, text)
 
 
@@ -137,13 +139,12 @@ def draw_map(
 def _annotate(
     out: Image, prediction: PredictionMap, entries: Sequence[tuple[str, Color]], pixel_px: float, shape: YX
 ) -> None:
-    from PIL import ImageDraw, ImageFont
+    from PIL import ImageDraw
 
-    draw = ImageDraw.Draw(out)
-    font = ImageFont.load_default(_FONT_PX)
+    draw, font = ImageDraw.Draw(out), _font()
     top = shape[0] + 2 * _MARGIN
     mpp = prediction.grid.mpp
-    bar = ScaleBar.fitting(shape[1] / 4, pixel_px * (mpp[1] if mpp else 1), "µm" if mpp else "px")
+    bar = ScaleBar.fitting(shape[1] / 4, pixel_px * (mpp[1] if mpp else 1), "um" if mpp else "px")
     _draw_bar(draw, font, bar, top)
     draw.text((_MARGIN, top + _LINE), f"{prediction.slide_id}, model {prediction.model_id}", "black", font)
     for number, (text, color) in enumerate(entries, 2):
@@ -151,6 +152,16 @@ def _annotate(
         tint = tuple(round(255 * (1 - OPACITY) + channel * OPACITY) for channel in color)
         draw.rectangle((_MARGIN, y, _MARGIN + 24, y + 24), fill=tint, outline="black")
         draw.text((_MARGIN + 36, y), text, "black", font)
+
+
+def _font() -> Any:
+    """A font of the system, since a class can have any name; Pillow's own knows English letters only."""
+    from PIL import ImageFont
+
+    for name in _FONTS:
+        with suppress(OSError):
+            return ImageFont.truetype(name, _FONT_PX)
+    return ImageFont.load_default(_FONT_PX)
 
 
 def _draw_bar(draw: ImageDraw, font: Any, bar: ScaleBar, top: int) -> None:
@@ -165,7 +176,7 @@ def _entries(prediction: PredictionMap, colors: Mapping[str, Color], threshold: 
     entries = []
     for number, (name, color) in enumerate(colors.items(), 1):
         share = f"{np.count_nonzero(class_map == number) / predicted:.1%}"
-        area = f", {areas[name]:.3g} mm²" if areas else ""
+        area = f", {areas[name]:.3g} mm2" if areas else ""
         entries.append((f"{name}: {share} of the tissue{area}", color))
     unsure = np.count_nonzero(prediction.unsure(threshold))
     return entries + [(f"{UNSURE} of {threshold:g}: {unsure / predicted:.1%} of the tissue", UNSURE_COLOR)] * bool(

@@ -181,9 +181,9 @@ def test_a_figure_tells_unsure_from_not_predicted():
 @pytest.mark.parametrize(
     ("longest", "pixel", "unit", "length", "text"),
     [
-        (400, 1, "µm", 200, "200 µm"),
-        (400, 10, "µm", 200, "2 mm"),
-        (100, 0.5, "µm", 100, "50 µm"),
+        (400, 1, "um", 200, "200 um"),
+        (400, 10, "um", 200, "2 mm"),
+        (100, 0.5, "um", 100, "50 um"),
         (99, 1, "px", 50, "50 px"),
     ],
 )
