@@ -85,9 +85,9 @@ class PictureSource:
                 if picture.mode == "RGB":
                     return np.asarray(picture)
                 coloured = picture.convert("RGBA")
-            except (OSError, SyntaxError, ValueError) as error:
+            except Exception as error:  # decoders raise types of their own
                 self._file.state.check(self.path)
-                raise SlideError(f"{self.path.name}: the picture is damaged ({error}); copy it again.") from error
+                raise SlideError(f"{self.path.name}: the picture is damaged ({str(error).rstrip('.')}); copy it again.") from error
         ground = Image.new("RGBA", coloured.size, (BACKGROUND, BACKGROUND, BACKGROUND, 255))
         return np.asarray(Image.alpha_composite(ground, coloured).convert("RGB"))
 
@@ -106,9 +106,9 @@ def open_source(path: Path) -> PictureSource:
 def _opened(path: Path, file: RawFile) -> Image.Image:
     try:
         return Image.open(io.BytesIO(file.read(0, file.state.size)), formats=("PNG", "JPEG"))
-    except (Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, SlideError):
-            raise
+    except SlideError:
+        raise
+    except Exception as error:  # a damaged header raises whatever it runs into
         raise SlideError(f"{path.name}: this cannot be read as a PNG or JPEG; copy it again.") from error
 
 
@@ -120,8 +120,17 @@ def _check(path: Path, picture: Image.Image) -> None:
         )
     if picture.mode not in _COLOURED:
         raise SlideError(f"{path.name}: its pixels are of the kind {picture.mode}; {NOT_RGB}")
-    orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
+    orientation = _orientation(picture)
     if orientation != 1:
         raise SlideError(
             f"{path.name}: the orientation tag is {orientation}, so rows or columns are turned; save it upright first."
         )
+
+
+def _orientation(picture: Image.Image) -> int:
+    if picture.format == "PNG" and "exif" not in picture.info:
+        return 1  # asking Pillow for it would decode the whole picture
+    try:
+        return int(picture.getexif().get(_EXIF_ORIENTATION, 1))
+    except Exception:  # noqa: BLE001 - damaged EXIF says nothing, whatever it raises
+        return 1

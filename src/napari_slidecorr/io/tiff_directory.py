@@ -7,6 +7,7 @@ reads are used.
 from __future__ import annotations
 
 import logging
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 NOT_THE_SLIDE = ("label", "macro", "thumbnail", "map", "overview")
 """Names of the images that show the glass around the tissue, in small letters."""
 
+_CUT_LIST = "its list of images is cut short or damaged; copy it again."
+_MOST_IMAGES = 10_000
 _JPEG = {6, 7, 34892, 33007}
 _JPEG_END = b"\xff\xd9"
 _TAIL = 64
@@ -75,12 +78,37 @@ def words(error: Exception) -> str:
 
 def choose_series(path: Path, tif: tifffile.TiffFile) -> tifffile.TiffPageSeries:
     """The slide is the first image that is no label, macro or thumbnail; of several SCN regions the largest."""
+    _check_chain(path, tif)
     if tif.is_bif:
         raise StitchedError(f"{path.name}: the tiles of this Ventana file overlap; it is read with openslide.")
     series = [s for s in tif.series if s.name.lower() not in NOT_THE_SLIDE]
     if not series:
         raise SlideError(f"{path.name}: this TIFF holds no image; it may have been cut short, copy it again.")
     return max(series, key=lambda s: s.size) if tif.is_scn else series[0]
+
+
+def _check_chain(path: Path, tif: tifffile.TiffFile) -> None:
+    """Refuse a list of images that runs in a circle or through pixels: tifffile would parse millions of them."""
+    layout, file = tif.tiff, tif.filehandle
+
+    def number(place: int, size: int, form: str) -> int:
+        file.seek(place)
+        raw = file.read(size)
+        if len(raw) < size:
+            raise SlideError(f"{path.name}: {_CUT_LIST}")
+        return int(struct.unpack(form, raw)[0])
+
+    seen: set[int] = set()
+    offset = number(8 if tif.is_bigtiff else 4, layout.offsetsize, layout.offsetformat)
+    while offset:
+        if offset in seen or len(seen) == _MOST_IMAGES:
+            raise SlideError(f"{path.name}: its list of images has no end; the file is damaged, copy it again.")
+        seen.add(offset)
+        tags = number(offset, layout.tagnosize, layout.tagnoformat)
+        after = offset + layout.tagnosize + tags * layout.tagsize
+        if after > file.size:
+            raise SlideError(f"{path.name}: {_CUT_LIST}")
+        offset = number(after, layout.offsetsize, layout.offsetformat)
 
 
 def check_directories(path: Path, tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> None:
@@ -90,7 +118,7 @@ def check_directories(path: Path, tif: tifffile.TiffFile, series: tifffile.TiffP
     dangling = any(file.read(tif.tiff.offsetsize))
     subifds = getattr(series.levels[0].keyframe, "subifds", None) or ()
     if dangling or any(offset >= file.size for offset in subifds):
-        raise SlideError(f"{path.name}: its list of images is cut short or damaged; copy it again.")
+        raise SlideError(f"{path.name}: {_CUT_LIST}")
     for page in series.levels[0].keyframe.pages if subifds else ():
         page.aspage()  # raises on a directory that was cut within
 
