@@ -226,7 +226,8 @@ def test_a_map_grows_block_by_block_in_place(viewer):
     assert (view.class_map.visible, view.probability.visible) == (False, True)
     view.show_class(None)
     view.set_threshold(0.9)
-    assert not view.class_map.data.any()
+    assert array[1:3, 2:5].tolist() == [[map_layers.UNSURE] * 3] * 2, "unsure is not the same as not predicted"
+    assert np.count_nonzero(array) == 6
     assert not view.class_map.editable
 
 
@@ -249,3 +250,5 @@ def test_a_second_map_of_a_slide_takes_the_place_of_the_first(viewer):
 def test_a_class_keeps_its_colour_on_the_map(viewer):
     view = map_layers.MapView(viewer, prediction(), COLORS)
     assert view.class_map.colormap.map(np.asarray([0, 1, 2])).tolist() == [[0, 0, 0, 0], [1, 0, 0, 1], [0, 0, 1, 1]]
+    grey = view.class_map.colormap.map(np.asarray([map_layers.UNSURE]))[0]
+    assert grey.tolist() == pytest.approx([110 / 255] * 3 + [1])

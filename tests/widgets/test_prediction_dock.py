@@ -7,6 +7,7 @@ from qtpy.QtCore import Qt
 from napari_slidecorr import io
 from napari_slidecorr._napari.dock_prediction import PredictionDock, with_suffix
 from napari_slidecorr._napari.layers import add_slide, find_layer
+from napari_slidecorr._napari.map_layers import UNSURE
 from napari_slidecorr._napari.torch_door import load_torch
 from napari_slidecorr.config import CrossEntropyConfig, PatchConfig, TrainConfig
 from napari_slidecorr.events import BlockDone, JobStatus, MapBegun, drain
@@ -96,7 +97,7 @@ def test_the_map_grows_in_the_layers_block_by_block(qtbot, dock, ends):
     np.testing.assert_array_equal(layer.data, end.result.class_map())
     assert len(dock.session.project.maps(slide_id)) == 1
     assert "Slide score" in dock.score.text()
-    assert "mm²" in dock.score.text()
+    assert "mm²" in dock.legend.text()
 
 
 def test_class_probability_and_threshold_are_chosen_from_the_dock(qtbot, dock, ends):
@@ -105,13 +106,51 @@ def test_class_probability_and_threshold_are_chosen_from_the_dock(qtbot, dock, e
     classes = find_layer(dock.viewer, "class_map", slide_id)
     probability = find_layer(dock.viewer, "probability", slide_id)
     dock.threshold.setValue(0.5)
-    np.testing.assert_array_equal(classes.data, prediction.class_map(0.5))
+    expected = prediction.class_map(0.5)
+    expected[prediction.unsure(0.5)] = UNSURE
+    np.testing.assert_array_equal(classes.data, expected)
+    assert ("unsure" in dock.legend.text()) == prediction.unsure(0.5).any()
     dock.view_choice.setCurrentIndex(2)
     assert dock.view_choice.currentText() == f"Probability of {prediction.classes[1]}"
     np.testing.assert_array_equal(probability.data, prediction.probabilities[1])
     assert (classes.visible, probability.visible) == (False, True)
     dock.view_choice.setCurrentIndex(0)
     assert (classes.visible, probability.visible) == (True, False)
+
+
+def test_uncertainty_is_a_view_of_its_own(qtbot, dock, ends):
+    prediction = predict(qtbot, dock, ends).result
+    numbers = find_layer(dock.viewer, "probability", dock.session.current_slide)
+    dock.view_choice.setCurrentIndex(dock.view_choice.count() - 1)
+    assert dock.view_choice.currentText().startswith("Uncertainty")
+    np.testing.assert_array_equal(numbers.data, prediction.uncertainty())
+    assert numbers.name.endswith("uncertainty")
+    assert numbers.visible
+    dock.view_choice.setCurrentIndex(1)
+    np.testing.assert_array_equal(numbers.data, prediction.probabilities[0])
+    assert numbers.name.endswith("probability")
+
+
+def test_the_dock_says_what_is_below_the_mouse(qtbot, dock, ends):
+    prediction = predict(qtbot, dock, ends).result
+    grid, mpp = prediction.grid, dock.session.project.slide(dock.session.current_slide).mpp
+
+    def told(y, x):
+        dock.viewer.cursor.position = (y * mpp[0], x * mpp[1])
+        return dock.here.text()
+
+    row, column = np.argwhere(prediction.predicted)[7]
+    edges = grid.cell_edges_px(0), grid.cell_edges_px(1)
+    values = prediction.probabilities[:, row, column]
+    name = prediction.classes[values.argmax()]
+    for y in (edges[0][row], edges[0][row + 1] - 1):  # pixel centres are integers in the viewer
+        for x in (edges[1][column], edges[1][column + 1] - 1):
+            assert told(y, x).startswith(f"{name} {values.max():.2f}, ")
+    dock.threshold.setValue(1)
+    assert told(edges[0][row] + 1, edges[1][column]).startswith("Unsure: ")
+    assert told(-1000, 0) == ""
+    row, column = np.argwhere(~prediction.predicted)[0]
+    assert told(edges[0][row] + 2, edges[1][column] + 2) == "Not predicted here."
 
 
 def test_cancel_keeps_the_blocks_and_predicting_again_goes_on(qtbot, dock, ends):
@@ -177,7 +216,9 @@ def test_a_map_that_was_removed_while_it_grows_comes_back_whole(qtbot, dock, end
     np.testing.assert_array_equal(layer.data, end.result.class_map())
 
 
-@pytest.mark.parametrize("name", ["out.geojson", "out.ome.zarr"])
+@pytest.mark.parametrize(
+    "name", ["out.geojson", "out.ome.zarr", "out.tiles.geojson", "out.ome.tif", "out.csv", "out.png"]
+)
 def test_export(qtbot, dock, ends, tmp_path, name):
     prediction = predict(qtbot, dock, ends).result
     assert dock.export_button.isEnabled()
@@ -185,14 +226,16 @@ def test_export(qtbot, dock, ends, tmp_path, name):
     qtbot.waitUntil(lambda: "Exported to" in dock.message.text(), timeout=10_000)
     if name.endswith("json"):
         assert json.loads((tmp_path / name).read_text())["type"] == "FeatureCollection"
-    else:
+    elif name.endswith("zarr"):
         np.testing.assert_array_equal(io.read_map(tmp_path / name).probabilities, prediction.probabilities)
+    else:
+        assert (tmp_path / name).stat().st_size > 1000
 
 
 def test_an_export_that_fails_says_why(qtbot, dock, ends, tmp_path):
     predict(qtbot, dock, ends)
-    assert dock.export(tmp_path / "out.csv")
-    qtbot.waitUntil(lambda: "out.csv" in dock.message.text() and dock.message.property("error"), timeout=10_000)
+    assert dock.export(tmp_path / "out.pdf")
+    qtbot.waitUntil(lambda: "out.pdf" in dock.message.text() and dock.message.property("error"), timeout=10_000)
 
 
 @pytest.mark.parametrize(
@@ -201,6 +244,8 @@ def test_an_export_that_fails_says_why(qtbot, dock, ends, tmp_path):
         ("a", "OME-Zarr (*.ome.zarr)", "a.ome.zarr"),
         ("a", "QuPath polygons (*.geojson)", "a.geojson"),
         ("a.geojson", "OME-Zarr (*.ome.zarr)", "a.geojson"),
+        ("a", "Figure (*.png)", "a.png"),
+        ("a.tiles.geojson", "Figure (*.png)", "a.tiles.geojson"),
     ],
 )
 def test_the_dialogs_file_gets_a_suffix(path, kind, wanted):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QLabel, QSizePolicy, QWidget
 from superqt import QLabeledDoubleSlider
 
@@ -18,6 +18,7 @@ from napari_slidecorr._napari.form import make_form
 from napari_slidecorr._napari.job_bar import JobBar
 from napari_slidecorr._napari.layers import find_layer
 from napari_slidecorr._napari.map_layers import MapView
+from napari_slidecorr._napari.map_legend import legend, told_score
 from napari_slidecorr._napari.parts import box, button
 from napari_slidecorr._napari.torch_door import load_torch_for_job
 from napari_slidecorr.config import PredictConfig
@@ -37,7 +38,16 @@ REFRESH_MS = 200
 
 TITLE = "Prediction"
 CURRENT, ALL = "current", "all"
-FILTERS = "QuPath polygons (*.geojson);;OME-Zarr (*.ome.zarr)"
+FILTERS = {
+    "QuPath polygons (*.geojson)": ".geojson",
+    "QuPath tiles with probabilities (*.tiles.geojson)": ".tiles.geojson",
+    "OME-TIFF (*.ome.tif)": ".ome.tif",
+    "OME-Zarr (*.ome.zarr)": ".ome.zarr",
+    "Table, a line a patch (*.csv)": ".csv",
+    "Figure (*.png)": ".png",
+}
+UNCERTAINTY = object()
+"""The entry of the drop-down *Show* that is no class."""
 
 
 @dataclass(frozen=True)
@@ -67,19 +77,18 @@ class PredictionDock(Dock):
         self.threshold = QLabeledDoubleSlider()
         self.threshold.setRange(0, 1)
         self.threshold.setSingleStep(0.05)
-        self.threshold.setToolTip("Cells whose most probable class is less probable than this are left out.")
-        self.score = QLabel()
-        self.score.setWordWrap(True)
-        self.score.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+        self.threshold.setToolTip("Cells whose most probable class is less probable than this are unsure, and grey.")
+        self.legend, self.score, self.here = (_told() for _ in range(3))
+        self.here.setMinimumHeight(2 * self.here.fontMetrics().lineSpacing())  # the dock must not jump with the mouse
+        self.here.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.export_button = button(
-            "Export ...", "Write the map as OME-Zarr, or its classes as GeoJSON for QuPath.", self._choose_export
+            "Export ...", "Write the map for QuPath, as OME-TIFF or OME-Zarr, table or figure.", self._choose_export
         )
         self.body.addWidget(box("Predict", _rows(Model=self.run_choice, Slides=self.slide_choice), self.form))
         self.body.addWidget(self.job)
         self.body.addWidget(self.message)
-        self.map_box = box(
-            "Map", _rows(Show=self.view_choice, Threshold=self.threshold), self.score, self.export_button
-        )
+        choices = _rows(Show=self.view_choice, Threshold=self.threshold)
+        self.map_box = box("Map", choices, self.legend, self.here, self.score, self.export_button)
         self.body.addWidget(self.map_box)
         self.body.addStretch(1)
         self._shown: _Stored | None = None
@@ -94,6 +103,9 @@ class PredictionDock(Dock):
     def _connect(self) -> None:
         self.view_choice.currentIndexChanged.connect(self._on_view_choice)
         self.threshold.valueChanged.connect(self._on_threshold)
+        cursor = getattr(self.viewer, "__wrapped__", self.viewer).cursor
+        cursor.events.position.connect(self._on_cursor)
+        self.destroyed.connect(lambda: cursor.events.position.disconnect(self._on_cursor))
         self.listen(self.session.message, self.message.tell)
         self.listen(self.session.project_changed, self._on_project)
         self.listen(self.session.slides_changed, self._list_slides)
@@ -263,7 +275,9 @@ class PredictionDock(Dock):
             self._view.replace(stored.prediction)
         else:
             self._view = MapView(self.viewer, stored.prediction, self.session.require_project().colors)
-            refill(self.view_choice, [("Most probable class", None), *((f"Probability of {n}", n) for n in classes)])
+            probabilities = [(f"Probability of {name}", name) for name in classes]
+            entries = [("Most probable class", None), *probabilities, ("Uncertainty (entropy, 0 to 1)", UNCERTAINTY)]
+            refill(self.view_choice, entries)
             self._on_view_choice()
             self._on_threshold()
         self._update()
@@ -273,13 +287,29 @@ class PredictionDock(Dock):
         self._update()
 
     def _on_view_choice(self) -> None:
-        if self._view is not None:
-            self._view.show_class(self.view_choice.currentData())
-        self.threshold.setEnabled(self.view_choice.currentData() is None)
+        chosen = self.view_choice.currentData()
+        if self._view is not None and chosen is UNCERTAINTY:
+            self._view.show_uncertainty()
+        elif self._view is not None:
+            self._view.show_class(chosen)
+        self.threshold.setEnabled(chosen is None)
 
     def _on_threshold(self) -> None:
         if self._view is not None:
             self._view.set_threshold(self.threshold.value())
+            self._tell_legend()
+
+    def _on_cursor(self, _event: Any = None) -> None:
+        """Say what the map has below the mouse, from its own numbers, whatever layer is shown."""
+        if self._view is not None and not self.map_box.isHidden():
+            y, x = self.viewer.cursor.position[-2:]
+            self.here.setText(self._view.told_at((float(y), float(x))))
+
+    def _tell_legend(self) -> None:
+        if self._shown is not None:
+            colors = self.session.require_project().colors
+            areas = self._shown.complete
+            self.legend.setText(legend(self._shown.prediction, colors, self.threshold.value(), with_areas=areas))
 
     def _update(self) -> None:
         """Enable what can be clicked, and say the score of a whole map."""
@@ -289,31 +319,26 @@ class PredictionDock(Dock):
         self.export_button.setEnabled(complete)
         self.score.setText(told_score(self._shown.prediction) if self._shown is not None and complete else "")
         self.score.setVisible(complete)
+        self.here.clear()
+        self._tell_legend()
 
     def _choose_export(self) -> None:
         start = f"{self._shown.prediction.slide_id}.geojson" if self._shown is not None else ""
-        path, chosen = QFileDialog.getSaveFileName(self, "Export the map", start, FILTERS)
+        path, chosen = QFileDialog.getSaveFileName(self, "Export the map", start, ";;".join(FILTERS))
         if path:
             self.export(with_suffix(path, chosen))
 
 
 def with_suffix(path: str, chosen_filter: str) -> str:
     """Give a file's name the suffix of the chosen kind unless it has one of ours."""
-    if path.endswith((".geojson", ".ome.zarr")):
-        return path
-    return path + (".ome.zarr" if "zarr" in chosen_filter else ".geojson")
+    return path if path.lower().endswith(io.MAP_SUFFIXES) else path + FILTERS[chosen_filter]
 
 
-def told_score(prediction: PredictionMap) -> str:
-    """Say the slide's score for each class, and the areas when the pixel size is known."""
-    if not prediction.predicted.any():
-        return "No tissue was found, so nothing was predicted."
-    scores = ", ".join(f"{name} {score:.3f}" for name, score in prediction.slide_score().items())
-    told = f"Slide score (mean of the patch probabilities): {scores}"
-    areas = prediction.area_mm2()
-    if areas is None:
-        return told
-    return f"{told}\nArea: " + ", ".join(f"{name} {area:.3g} mm²" for name, area in areas.items())
+def _told() -> QLabel:
+    label = QLabel()
+    label.setWordWrap(True)
+    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+    return label
 
 
 def _newest_map(project: Project, slide_id: str) -> _Stored | None:

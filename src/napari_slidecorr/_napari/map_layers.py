@@ -1,4 +1,8 @@
-"""A prediction map as two napari layers, most probable class and probability of one class, which can grow live."""
+"""A prediction map as two napari layers which can grow live: the most probable class, and one number a cell.
+
+The number is the probability of one class, or how uncertain the model is. In the class layer `UNSURE` marks cells that are
+predicted while no class reaches the threshold; what is not predicted is clear.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,8 @@ if TYPE_CHECKING:
     from napari.layers import Image, Labels
 
 OPACITY = 0.5
+UNSURE = 255
+UNSURE_COLOR = (110, 110, 110)
 
 
 def map_frame(prediction: PredictionMap, kind: Kind) -> dict[str, Any]:
@@ -32,7 +38,7 @@ def map_frame(prediction: PredictionMap, kind: Kind) -> dict[str, Any]:
 
 def class_layer(prediction: PredictionMap, colors: Colors, threshold: float = 0.0) -> tuple[NDArray[np.uint8], Any]:
     """Give the class map, shape (rows, columns), 0 where there is none, and the arguments of ``viewer.add_labels``."""
-    return prediction.class_map(threshold), {
+    return shown_classes(prediction, threshold), {
         **map_frame(prediction, "class_map"),
         "name": f"{prediction.slide_id} classes",
         "colormap": class_colormap(prediction, colors),
@@ -40,14 +46,22 @@ def class_layer(prediction: PredictionMap, colors: Colors, threshold: float = 0.
     }
 
 
+def shown_classes(prediction: PredictionMap, threshold: float) -> NDArray[np.uint8]:
+    """Give the class map with `UNSURE` where no class reaches the threshold, shape (rows, columns)."""
+    class_map = prediction.class_map(threshold)
+    class_map[prediction.predicted & (class_map == 0)] = UNSURE
+    return class_map
+
+
 def class_colormap(prediction: PredictionMap, colors: Colors) -> Any:
-    """Give the colours of a class map: each class its own, everything else clear."""
+    """Give the colours of a class map: each class its own, unsure cells grey, everything else clear."""
     from napari.utils.colormaps import DirectLabelColormap
 
     clear = (0.0, 0.0, 0.0, 0.0)
     table: dict[int | None, tuple[float, ...]] = {None: clear, 0: clear}
-    for number, name in enumerate(prediction.classes, 1):
-        table[number] = (*(channel / 255 for channel in colors.get(name, UNCLASSED)), 1.0)
+    shown = {number: colors.get(name, UNCLASSED) for number, name in enumerate(prediction.classes, 1)}
+    for number, color in (shown | {UNSURE: UNSURE_COLOR}).items():
+        table[number] = (*(channel / 255 for channel in color), 1.0)
     return DirectLabelColormap(color_dict=table)
 
 
@@ -81,10 +95,10 @@ class MapView:
         self.prediction = replace(prediction, probabilities=prediction.probabilities.copy())
         self._viewer, self._colors = viewer, colors
         self._threshold = 0.0
-        self._class_name = prediction.classes[0]
+        self._class_name: str | None = prediction.classes[0]
         self._changed = False
         self._classes = self._show("class_map", *class_layer(self.prediction, colors))
-        self._probability = self._show("probability", *probability_layer(self.prediction, self._class_name))
+        self._probability = self._show("probability", *probability_layer(self.prediction, prediction.classes[0]))
         self._classes.editable = False
         self.show_class(None)
 
@@ -131,19 +145,45 @@ class MapView:
     def show_class(self, class_name: str | None) -> None:
         """Show one class's probability, or with None the most probable class of each cell."""
         if class_name is not None:
-            self._class_name = class_name
-            self._update(slice(None), slice(None))
+            self._show_numbers(class_name, "probability", "inferno")
         self._classes.visible = class_name is None
         self._probability.visible = class_name is not None
         self.refresh()
 
+    def show_uncertainty(self) -> None:
+        """Show how uncertain the model is: the entropy of the probabilities, from 0 to 1."""
+        self._show_numbers(None, "uncertainty", "viridis")
+        self._classes.visible, self._probability.visible = False, True
+        self.refresh()
+
+    def told_at(self, world: tuple[float, float]) -> str:
+        """Say class and probabilities at a place in the viewer's coordinates; empty beside the map."""
+        grid = self.prediction.grid
+        mpp = grid.mpp or (1.0, 1.0)
+        places = [np.asarray([place / size + 0.5]) for place, size in zip(world, mpp, strict=True)]
+        row, column = (int(grid.cells_at(axis, place)[0]) for axis, place in enumerate(places))
+        if min(row, column) < 0:
+            return ""
+        values = self.prediction.probabilities[:, row, column]
+        if not np.isfinite(values[0]):
+            return "Not predicted here."
+        order = np.argsort(-values, kind="stable")
+        told = ", ".join(f"{self.prediction.classes[i]} {values[i]:.2f}" for i in order)
+        return f"Unsure: {told}" if values.max() < self._threshold else told
+
+    def _show_numbers(self, class_name: str | None, what: str, colormap: str) -> None:
+        self._class_name = class_name
+        self._probability.name = f"{self.prediction.slide_id} {what}"
+        self._probability.colormap = colormap
+        self._update(slice(None), slice(None))
+
     def _update(self, rows: slice, columns: slice) -> None:
         part = self.prediction.probabilities[:, rows, columns]
         grid = replace(self.prediction.grid, shape=part.shape[1:])
-        self._classes.data[rows, columns] = replace(self.prediction, probabilities=part, grid=grid).class_map(
-            self._threshold
-        )
-        self._probability.data[rows, columns] = part[self.prediction.classes.index(self._class_name)]
+        block = replace(self.prediction, probabilities=part, grid=grid)
+        self._classes.data[rows, columns] = shown_classes(block, self._threshold)
+        name = self._class_name
+        self._probability.data[rows, columns] = block.uncertainty() if name is None else part[block.classes.index(name)]
         self._changed = True
 
     def _show(self, kind: Kind, data: NDArray[Any], arguments: dict[str, Any]) -> Any:
