@@ -73,6 +73,8 @@ def _slide(path: Path) -> dict[str, Any]:
                 {"shape": list(one.shape), "downsample": list(one.downsample), "tile": list(one.tile)}
                 for one in slide.levels
             ],
+            "channels": list(slide.channels),
+            "associated": list(slide.associated_names),
             "properties": slide.properties,
         }
     finally:
