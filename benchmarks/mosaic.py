@@ -67,7 +67,7 @@ def write_mosaic(path: Path, block: np.ndarray, side: int) -> None:
 
 
 def write_huge(path: Path, side: int = 100_000, written: float = 0.002, seed: int = 0) -> None:
-    """A sparse pyramid of factor 2: a share of tiles with coloured stripes, the coarse levels full, the rest left out."""
+    """A sparse pyramid of factor 2: a share of tiles with coloured stripes, all of them amid the slide and in coarse levels."""
     rng = np.random.default_rng(seed)
     ramp = np.add.outer(np.arange(TILE), np.arange(TILE)) % 128
     coded = [
@@ -76,15 +76,18 @@ def write_huge(path: Path, side: int = 100_000, written: float = 0.002, seed: in
     ]
 
     def tiles(count: int, share: float) -> Iterator[bytes]:
-        for chosen in rng.random(count) < share:
-            yield coded[rng.integers(8)] if chosen else b""
+        chosen = rng.random((count, count)) < share
+        amid = slice(max(0, count // 2 - 20), count // 2 + 20)
+        chosen[amid, amid] = True
+        for one in chosen.flat:
+            yield coded[rng.integers(8)] if one else b""
 
     with tifffile.TiffWriter(path, bigtiff=True) as tif:
         length, factor = side, 1
         while True:
             share = 1.0 if length <= 4096 else min(1.0, written * factor**2)
             tif.write(
-                tiles((-(-length // TILE)) ** 2, share), shape=(length, length, 3), dtype=np.uint8, tile=(TILE, TILE),
+                tiles(-(-length // TILE), share), shape=(length, length, 3), dtype=np.uint8, tile=(TILE, TILE),
                 photometric="rgb", compression="deflate", subfiletype=int(factor > 1), metadata=None,
                 resolution=(40000 / factor, 40000 / factor), resolutionunit="CENTIMETER",
             )  # fmt: skip
