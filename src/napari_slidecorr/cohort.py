@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import numpy as np
 
 from napari_slidecorr.errors import CohortError
+
+_ATTEMPTS = 100
 
 
 @dataclass(frozen=True)
@@ -62,17 +65,11 @@ def split_by_group(
     CohortError
         If a class is labelled in fewer than two groups; names the class and where it is.
     """
-    members: dict[str, list[str]] = defaultdict(list)
-    for slide_id in sorted(groups):
-        if classes.get(slide_id):
-            members[groups[slide_id]].append(slide_id)
+    members = _labelled(groups, classes)
     if fraction == 0:
-        return Split(train=tuple(slide for group in sorted(members) for slide in members[group]), validation=())
+        return _split_without(members, frozenset())
     held = _held_out(_classes_of_groups(members, classes), fraction, np.random.default_rng([seed, 0x5911]))
-    return Split(
-        train=tuple(slide for group in sorted(members) if group not in held for slide in members[group]),
-        validation=tuple(slide for group in sorted(held) for slide in members[group]),
-    )
+    return _split_without(members, held)
 
 
 def _classes_of_groups(
@@ -122,3 +119,88 @@ def _held_out(of_group: Mapping[str, frozenset[str]], fraction: float, rng: np.r
             "or add slides."
         )
     return held
+
+
+def k_fold(groups: Mapping[str, str], classes: Mapping[str, Sequence[str]], *, folds: int, seed: int) -> list[Split]:
+    """Hold out every group once, in folds of about as many patients each and with every class on both sides.
+
+    Parameters
+    ----------
+    groups, classes
+        As for `split_by_group`.
+    folds : int
+        2 or more; as many as there are groups is `leave_one_group_out`.
+    seed : int
+        Decides which groups meet; the same arguments always give the same folds.
+
+    Raises
+    ------
+    CohortError
+        If there are fewer groups than folds, or a class is labelled in fewer groups than that a fold could do without
+        it; says what would do.
+    """
+    members = _labelled(groups, classes)
+    of_group = _classes_of_groups(members, classes)
+    if not 2 <= folds <= len(of_group):
+        raise CohortError(f"{len(of_group)} slides or patients make 2 to {len(of_group)} folds, not {folds}.")
+    having = Counter(name for names in of_group.values() for name in names)
+    rarest = min(sorted(having), key=lambda name: having[name])
+    if having[rarest] < folds:
+        raise CohortError(
+            f"Class {rarest!r} is labelled on {having[rarest]} slides or patients, so one of {folds} folds would lack it. "
+            f"Use {having[rarest]} folds at most, label it on more, or leave one out at a time."
+        )
+    rng = np.random.default_rng([seed, 0xF01D])
+    for _ in range(_ATTEMPTS):
+        dealt = _dealt(of_group, having, folds, rng)
+        if all(frozenset().union(*(of_group[group] for group in fold)) == having.keys() for fold in dealt):
+            return [_split_without(members, frozenset(fold)) for fold in dealt]
+    raise CohortError(f"The slides cannot be dealt to {folds} folds that all have every class. Use fewer folds.")
+
+
+def leave_one_group_out(groups: Mapping[str, str], classes: Mapping[str, Sequence[str]]) -> list[Split]:
+    """Hold out each patient (or slide, where no groups are given) in turn.
+
+    A held-out side may lack a class; a score that needs several classes is then told over all of them together.
+
+    Raises
+    ------
+    CohortError
+        If a class is labelled in one group only: trained without that group it would be unknown.
+    """
+    members = _labelled(groups, classes)
+    _classes_of_groups(members, classes)
+    return [_split_without(members, frozenset([group])) for group in sorted(members)]
+
+
+def _labelled(groups: Mapping[str, str], classes: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Slides with labels, by group."""
+    members: dict[str, list[str]] = defaultdict(list)
+    for slide_id in sorted(groups):
+        if classes.get(slide_id):
+            members[groups[slide_id]].append(slide_id)
+    return members
+
+
+def _split_without(members: Mapping[str, Sequence[str]], held: AbstractSet[str]) -> Split:
+    return Split(
+        train=tuple(slide for group in sorted(members) if group not in held for slide in members[group]),
+        validation=tuple(slide for group in sorted(held) for slide in members[group]),
+    )
+
+
+def _dealt(
+    of_group: Mapping[str, frozenset[str]], having: Mapping[str, int], folds: int, rng: np.random.Generator
+) -> list[list[str]]:
+    """Deal groups to folds of equal size, give or take one: rare classes first, each where it is missing."""
+    names = sorted(of_group)
+    order = [names[i] for i in rng.permutation(len(names))]
+    order.sort(key=lambda group: min(having[name] for name in of_group[group]))
+    smallest, larger = divmod(len(order), folds)
+    dealt: list[list[str]] = [[] for _ in range(folds)]
+    for group in order:
+        full = sum(len(fold) > smallest for fold in dealt) >= larger
+        room = [fold for fold in dealt if len(fold) < smallest + (not full)]
+        missing = [len(of_group[group].difference(*(of_group[other] for other in fold))) for fold in room]
+        room[min(range(len(room)), key=lambda i: (-missing[i], len(room[i])))].append(group)
+    return dealt

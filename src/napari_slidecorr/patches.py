@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import shapely
@@ -77,6 +77,16 @@ class PatchTable:
         y, x = int(self.y[row]), int(self.x[row])
         return Box(y, x, y + height, x + width)
 
+    def of_rows(self, keep: NDArray[np.bool_]) -> PatchTable:
+        """Give some rows; the slides stay, with or without patches."""
+        return replace(
+            self,
+            y=self.y[keep],
+            x=self.x[keep],
+            slide_index=self.slide_index[keep],
+            label=self.label[keep],
+        )
+
     def of_slides(self, slides: Sequence[str]) -> PatchTable:
         """Give the rows of some slides; `slides` and `slide_index` are those of the new table."""
         index = {slide: self.slides.index(slide) for slide in slides}
@@ -93,6 +103,35 @@ class PatchTable:
             tuple(self.footprints[i] for i in index.values()),
             self.geometry,
         )
+
+
+def leaky_split(table: PatchTable, *, fraction: float, seed: int) -> tuple[PatchTable, PatchTable]:
+    """Divide the *patches* of every slide at random: the careless split, only ever to be compared with.
+
+    Both sides have patches of the same slides, so a network that knows the slides scores well on the second; how much
+    better than on slides that it has not seen is the leakage gap. Nothing trained this way says how it does on the next
+    slide.
+
+    Parameters
+    ----------
+    fraction : float in (0, 1)
+        Share of the patches of each slide and class that goes to the second table; at least one stays in the first.
+    seed : int
+        Decides which.
+
+    Returns
+    -------
+    (PatchTable, PatchTable)
+        With the slides of the table; no patch is in both.
+    """
+    rng = np.random.default_rng([seed, 0x1EAC])
+    second = np.zeros(len(table), bool)
+    for slide in range(len(table.slides)):
+        for label in range(len(table.classes)):
+            rows = np.flatnonzero((table.slide_index == slide) & (table.label == label))
+            count = min(round(fraction * len(rows)), len(rows) - 1)
+            second[rng.permutation(rows)[: max(0, count)]] = True
+    return table.of_rows(~second), table.of_rows(second)
 
 
 def cut_patches(sources: Sequence[PatchSource], classes: Sequence[str], config: PatchConfig) -> PatchTable:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_slidecorr.cohort import split_by_group
+from napari_slidecorr.cohort import k_fold, leave_one_group_out, split_by_group
 from napari_slidecorr.errors import CohortError
 
 BOTH = ("stroma", "tumour")
@@ -81,3 +81,69 @@ def test_no_group_on_both_sides_and_every_class_on_each(data):
     assert {groups[s] for s in sides[0]}.isdisjoint({groups[s] for s in sides[1]})
     every = {name for names in classes.values() for name in names}
     assert all({name for slide in side for name in classes[slide]} == every for side in sides)
+
+
+def sides_of(split, groups, classes):
+    """Group names and class names of both sides."""
+    sides = (split.train, split.validation)
+    return [{groups[s] for s in side} for side in sides], [{n for s in side for n in classes[s]} for side in sides]
+
+
+@given(st.data())
+def test_every_group_is_held_out_once_in_folds_that_have_all_classes(data):
+    n = data.draw(st.integers(2, 14))
+    groups = {f"s{i}": f"g{data.draw(st.integers(0, 9))}" for i in range(n)}
+    classes = {slide: data.draw(st.sets(st.sampled_from("abc"), max_size=3).map(sorted)) for slide in groups}
+    folds, seed = data.draw(st.integers(2, 5)), data.draw(st.integers(0, 5))
+    try:
+        splits = k_fold(groups, classes, folds=folds, seed=seed)
+    except CohortError:
+        return
+    assert splits == k_fold(groups, classes, folds=folds, seed=seed)
+    labelled = sorted(slide for slide in groups if classes[slide])
+    assert sorted(slide for split in splits for slide in split.validation) == labelled
+    held = []
+    for split in splits:
+        assert sorted((*split.train, *split.validation)) == labelled
+        (train, validation), names = sides_of(split, groups, classes)
+        assert train.isdisjoint(validation)
+        assert names[0] == names[1] == {name for of_slide in classes.values() for name in of_slide}
+        held.append(len(validation))
+    assert len(splits) == folds
+    assert max(held) - min(held) <= 1
+
+
+def test_slides_of_one_class_each_make_five_folds():
+    groups = {f"s{i:02}": f"s{i:02}" for i in range(15)}
+    classes = {slide: (BOTH[i >= 10],) for i, slide in enumerate(groups)}
+    for seed in range(20):
+        assert len(k_fold(groups, classes, folds=5, seed=seed)) == 5
+    assert k_fold(groups, classes, folds=5, seed=0) != k_fold(groups, classes, folds=5, seed=1)
+
+
+def test_a_class_on_too_few_slides_for_the_folds_is_named():
+    groups, classes = cohort(6)
+    classes = {slide: BOTH if i < 3 else ("stroma",) for i, slide in enumerate(groups)}
+    with pytest.raises(CohortError, match=r"'tumour' is labelled on 3 .* Use 3 folds at most"):
+        k_fold(groups, classes, folds=4, seed=0)
+    with pytest.raises(CohortError, match="2 to 6 folds, not 7"):
+        k_fold(groups, classes, folds=7, seed=0)
+
+
+def test_folds_that_cannot_be_made_end():
+    """Each class is on two of the three groups, but no two folds can both have all three."""
+    groups = {name: name for name in "abc"}
+    with pytest.raises(CohortError, match="fewer folds"):
+        k_fold(groups, {"a": "xy", "b": "yz", "c": "zx"}, folds=2, seed=0)
+
+
+def test_each_patient_is_left_out_in_turn():
+    groups = {"a1": "A", "a2": "A", "b": "B", "c": "C", "empty": "D"}
+    classes = {"a1": BOTH, "a2": ("stroma",), "b": BOTH, "c": ("tumour",)}
+    splits = leave_one_group_out(groups, classes)
+    assert [split.validation for split in splits] == [("a1", "a2"), ("b",), ("c",)]
+    for split in splits:
+        assert sorted((*split.train, *split.validation)) == ["a1", "a2", "b", "c"]
+        assert {name for slide in split.train for name in classes[slide]} == set(BOTH)
+    with pytest.raises(CohortError, match="tumour"):
+        leave_one_group_out({"a": "a", "b": "b"}, {"a": BOTH, "b": ("stroma",)})

@@ -5,7 +5,7 @@ from shapely import Polygon, box
 from napari_slidecorr.config import PatchConfig
 from napari_slidecorr.errors import CohortError
 from napari_slidecorr.geometry import Box
-from napari_slidecorr.patches import PatchSource, check_trainable, cut_patches
+from napari_slidecorr.patches import PatchSource, check_trainable, cut_patches, leaky_split
 from napari_slidecorr.regions import IGNORE, Region, RegionSet
 
 CLASSES = ("stroma", "tumour")
@@ -86,6 +86,29 @@ def test_rows_of_some_slides_are_renumbered():
     ).of_slides(["c", "a"])
     assert table.slides == ("c", "a")
     assert table.counts().tolist() == [[0, 4], [0, 4]]
+
+
+def test_the_leaky_split_has_every_slide_on_both_sides_and_no_patch_twice():
+    marked = [source(square("tumour", 0, 0, 64), square("stroma", 96, 0, 48), slide_id=name) for name in "abc"]
+    table = cut_patches(marked, CLASSES, CONFIG)
+    first, second = leaky_split(table, fraction=0.25, seed=3)
+    assert first.slides == second.slides == table.slides
+    assert second.counts().tolist() == [[2, 4]] * 3
+    assert (first.counts() + second.counts() == table.counts()).all()
+    rows = [set(zip(t.slide_index.tolist(), t.y.tolist(), t.x.tolist(), strict=True)) for t in (first, second, table)]
+    assert rows[0] | rows[1] == rows[2]
+    assert not rows[0] & rows[1]
+    again, other = leaky_split(table, fraction=0.25, seed=3)[1], leaky_split(table, fraction=0.25, seed=4)[1]
+    assert (again.y == second.y).all()
+    assert (again.x == second.x).all()
+    assert not ((other.y == second.y).all() and (other.x == second.x).all())
+
+
+def test_a_single_patch_of_a_class_stays_in_the_first_table():
+    table = cut_patches([source(square("tumour", 0, 0, 16), square("stroma", 64, 0, 32))], CLASSES, CONFIG)
+    first, second = leaky_split(table, fraction=0.9, seed=0)
+    assert first.counts().tolist() == [[1, 1]]
+    assert second.counts().tolist() == [[3, 0]]
 
 
 @pytest.mark.parametrize(
