@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from napari_slidecorr.cli_options import options_from
-from napari_slidecorr.cli_output import print_result, told_in_one_sentence
+from napari_slidecorr.cli_output import MISTAKE, print_result, told_in_one_sentence
 from napari_slidecorr.config import PredictConfig, TrainConfig
 from napari_slidecorr.errors import CohortError, MapError, ProjectError
 
@@ -198,16 +198,29 @@ def predict(
     run: Annotated[str | None, typer.Option(help="Name of the run to use; the latest when left out.")] = None,
     json: Json = False,
 ) -> None:
-    """Predict slides of a project; a prediction that was stopped goes on where it was."""
+    """Predict slides of a project; a prediction that was stopped goes on where it was.
+
+    Slides named with --slide must all be fit. Without it a slide that fails is told, and the others go on; the exit code
+    is 2 then.
+    """
     from napari_slidecorr.cli_progress import shown
-    from napari_slidecorr.events import Predicted
+    from napari_slidecorr.cohort_prediction import predict_cohort
+    from napari_slidecorr.events import Predicted, drain
 
     project = _open(folder)
-    slide_ids = slide or [one.id for one in project.cohort]
-    with shown(project.predict(slide_ids, _run_named(project, run), config), quiet=json) as events:
-        maps = [_map_facts(event) for event in events if isinstance(event, Predicted)]
-    text = "\n".join(f"{one['slide']}  {_percentages(one['score'])}  {one['map']}" for one in maps)
-    print_result({"maps": maps}, text, json=json)
+    chosen = _run_named(project, run)
+    if slide:
+        with shown(project.predict(slide, chosen, config), quiet=json) as events:
+            maps = [_map_facts(event) for event in events if isinstance(event, Predicted)]
+        text = "\n".join(f"{one['slide']}  {_percentages(one['score'])}  {one['map']}" for one in maps)
+        print_result({"maps": maps}, text, json=json)
+        return
+    with shown(predict_cohort(project, None, chosen, config), quiet=json) as events:
+        outcomes = drain(events)
+    maps = [_outcome_facts(one) for one in outcomes if one.state != "failed"]
+    print_result({"maps": maps, "slides": [_told_outcome(one) for one in outcomes]}, _outcomes(outcomes), json=json)
+    if any(one.state == "failed" for one in outcomes):
+        raise typer.Exit(MISTAKE)
 
 
 @app.command()
@@ -334,6 +347,26 @@ def _map_facts(event: Any) -> dict[str, Any]:
         "area_mm2": prediction.area_mm2(),
         "cells": int(prediction.predicted.sum()),
     }
+
+
+def _outcome_facts(outcome: Any) -> dict[str, Any]:
+    return {name: getattr(outcome, name) for name in ("slide", "map", "model", "score", "area_mm2", "cells")}
+
+
+def _told_outcome(outcome: Any) -> dict[str, Any]:
+    names = ("slide", "state", "seconds", "patches", "patches_per_second", "error")
+    return {name: getattr(outcome, name) for name in names}
+
+
+def _outcomes(outcomes: Any) -> str:
+    """A table: slide, state, seconds, patches a second, and the score or why it failed."""
+    rows = [("slide", "state", "seconds", "patches/s", "score")]
+    for one in outcomes:
+        done = one.state == "predicted"
+        speed = (f"{one.seconds:.1f}", f"{one.patches_per_second:.1f}") if done else ("", "")
+        rows.append((one.slide, one.state, *speed, one.error or _percentages(one.score)))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    return "\n".join("  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[4]]) for row in rows)
 
 
 def _curve_point(epoch: Any) -> dict[str, Any]:

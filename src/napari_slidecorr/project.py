@@ -30,6 +30,7 @@ from napari_slidecorr.slide import Slide
 
 if TYPE_CHECKING:
     from napari_slidecorr.io.map_zarr import MapWriter
+    from napari_slidecorr.learning.models import PatchClassifier
 
 MODEL_FILE = "model.json"
 
@@ -136,7 +137,7 @@ class Project(ProjectFolder):
         ModelError
             If the model cannot be read.
         """
-        folder = self._run(run)
+        folder = self.run_folder(run)
         spec = ModelSpec.load(folder / MODEL_FILE)
         slides = [self.slide(slide_id) for slide_id in slide_ids]
         for slide in slides:
@@ -179,24 +180,43 @@ class Project(ProjectFolder):
     def _predict(
         self, slides: Sequence[Slide], run: Path, config: PredictConfig, first_box: Box | None
     ) -> Iterator[Event]:
-        from napari_slidecorr.io.map_zarr import MapWriter
-        from napari_slidecorr.learning.inference import predict, prediction_grid
+        from napari_slidecorr.learning.inference import prediction_grid
+
+        loaded = self.load_model(run)
+        for slide in slides:
+            prediction_grid(slide, loaded[1], config)
+        for slide in slides:
+            yield from self.predict_slide(slide, loaded, config, first_box)
+            first_box = None
+
+    def load_model(self, run: Path) -> tuple[PatchClassifier, ModelSpec]:
+        """Load the model of a run, to predict several slides one by one with `predict_slide`."""
         from napari_slidecorr.learning.models import load_model
 
-        model, spec = load_model(run)
-        grids = [prediction_grid(slide, spec, config) for slide in slides]
-        for slide, grid in zip(slides, grids, strict=True):
-            path = self.map_path(slide.id, spec.id, config)
-            about = spec.classes, grid, slide.id, spec.id
-            with MapWriter(path, *about, config.block_cells, colors=self.colors) as writer:
-                yield MapBegun(phase=f"Predict {slide.id}", begun=writer.read(), path=path)
-                if blocks := writer.missing_blocks():
-                    work = predict(slide, model, spec, config, blocks=blocks, first_box=first_box)
-                    with _closed(work) as events:
-                        yield from _stored(events, writer, slide.id)
-                writer.complete()
-                yield Predicted(phase=f"{slide.id} predicted", result=writer.read(), path=path)
-            first_box = None
+        return load_model(run)
+
+    def predict_slide(
+        self,
+        slide: Slide,
+        loaded: tuple[PatchClassifier, ModelSpec],
+        config: PredictConfig,
+        first_box: Box | None = None,
+    ) -> Generator[Event, None, None]:
+        """Fill the map of one slide with a model that is loaded; events and errors as in `predict`."""
+        from napari_slidecorr.io.map_zarr import MapWriter
+        from napari_slidecorr.learning.inference import predict, prediction_grid
+
+        model, spec = loaded
+        path = self.map_path(slide.id, spec.id, config)
+        about = spec.classes, prediction_grid(slide, spec, config), slide.id, spec.id
+        with MapWriter(path, *about, config.block_cells, colors=self.colors) as writer:
+            yield MapBegun(phase=f"Predict {slide.id}", begun=writer.read(), path=path)
+            if blocks := writer.missing_blocks():
+                work = predict(slide, model, spec, config, blocks=blocks, first_box=first_box)
+                with _closed(work) as events:
+                    yield from _stored(events, writer, slide.id)
+            writer.complete()
+            yield Predicted(phase=f"{slide.id} predicted", result=writer.read(), path=path)
 
     def _run_folder(self, config: TrainConfig, name: str | None, *, resume: bool) -> Path:
         runs = self.folder / "runs"
@@ -213,7 +233,14 @@ class Project(ProjectFolder):
         number = next(n for n in range(1, 100_000) if not (runs / f"{start}-{n:03d}").exists())
         return runs / (name or f"{start}-{number:03d}")
 
-    def _run(self, run: str | Path | None) -> Path:
+    def run_folder(self, run: str | Path | None = None) -> Path:
+        """Give the folder of a run or of its ``model.json``; the newest finished run when left out.
+
+        Raises
+        ------
+        ProjectError
+            If there is no finished run.
+        """
         if run is not None:
             return Path(run).parent if Path(run).name == MODEL_FILE else Path(run)
         if not (finished := self.runs()):

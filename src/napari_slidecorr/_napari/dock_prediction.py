@@ -276,7 +276,7 @@ class PredictionDock(Dock):
         else:
             self._view = MapView(self.viewer, stored.prediction, self.session.require_project().colors)
             probabilities = [(f"Probability of {name}", name) for name in classes]
-            entries = [("Most probable class", None), *probabilities, ("Uncertainty (entropy, 0 to 1)", UNCERTAINTY)]
+            entries = [("Most probable class", None), *probabilities, ("Uncertainty (0 to 1)", UNCERTAINTY)]
             refill(self.view_choice, entries)
             self._on_view_choice()
             self._on_threshold()

@@ -1,0 +1,155 @@
+"""Several slides in turn, as `slidecorr predict PROJECT` does it."""
+
+import errno
+import json
+import os
+
+import numpy as np
+import pytest
+import tifffile
+from typer.testing import CliRunner
+
+from napari_slidecorr.cli import app
+from napari_slidecorr.cohort_prediction import CohortPredicted, SlideEnded, predict_cohort
+from napari_slidecorr.config import PredictConfig
+from napari_slidecorr.errors import ProjectError
+from napari_slidecorr.events import Notice, drain
+from napari_slidecorr.geometry import PatchGeometry
+from napari_slidecorr.io import read_map
+from napari_slidecorr.model_spec import ModelSpec
+from napari_slidecorr.project import Project
+
+CONFIG = PredictConfig(block_cells=2, batch_size=4, device="cpu", tissue_only=False)
+OPTIONS = ["--block-cells", "2", "--batch-size", "4", "--device", "cpu", "--no-tissue-only"]
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Three slides of 4 x 4 patches, and a model that nobody trained."""
+    import torch
+
+    from napari_slidecorr.learning.models import make_model, save_model
+
+    torch.set_num_threads(1)
+    made = Project.create(tmp_path / "project", ("one", "two"))
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 255, (112, 112, 3), np.uint8)
+        tifffile.imwrite(tmp_path / f"s{number}.tif", pixels, tile=(16, 16), photometric="rgb", metadata=None)
+    made.add_slides([tmp_path / f"s{number}.tif" for number in range(3)])
+    run = made.folder / "runs" / "random"
+    run.mkdir(parents=True)
+    model = make_model("test_resnet", 2, weights="random")
+    spec = ModelSpec(
+        backbone="test_resnet", classes=("one", "two"), geometry=PatchGeometry(32, None), mean=model.mean,
+        std=model.std, objective={"kind": "ce"}, train_slides=(), validation_slides=(), initial_weights="random",
+        weights_sha256="", package_version="0",
+    )  # fmt: skip
+    save_model(run, model, spec)
+    return made
+
+
+def cut(project, slide_id):
+    """Cut a slide's file short."""
+    path = project.folder.parent / f"{slide_id}.tif"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    return whole
+
+
+def call(project, *more):
+    outcome = CliRunner().invoke(app, ["predict", str(project.folder), *OPTIONS, *more], catch_exceptions=False)
+    return outcome.exit_code, outcome.stdout, outcome.stderr
+
+
+def test_a_truncated_slide_is_told_and_the_others_go_on(project):
+    cut(project, "s1")
+    outcomes = drain(predict_cohort(project, config=CONFIG))
+    assert [(one.slide, one.state) for one in outcomes] == [
+        ("s0", "predicted"),
+        ("s1", "failed"),
+        ("s2", "predicted"),
+    ]
+    assert "s1.tif" in outcomes[1].error
+    assert [one.patches for one in outcomes] == [16, 0, 16]
+    assert all(one.seconds > 0 and one.patches_per_second > 0 for one in (outcomes[0], outcomes[2]))
+    assert [len(project.maps(slide)) for slide in ("s0", "s1", "s2")] == [1, 0, 1]
+
+
+def test_maps_are_those_of_the_strict_way_and_complete_ones_are_left(project):
+    first = drain(predict_cohort(project, ["s0"], config=CONFIG))[0]
+    stamp = [file.stat().st_mtime_ns for file in first.map.rglob("*") if file.is_file()]
+    outcomes = drain(predict_cohort(project, config=CONFIG))
+    assert [one.state for one in outcomes] == ["was complete", "predicted", "predicted"]
+    assert [file.stat().st_mtime_ns for file in first.map.rglob("*") if file.is_file()] == stamp
+    assert (outcomes[0].score, outcomes[0].cells, outcomes[0].patches) == (first.score, first.cells, 0)
+    found = read_map(outcomes[2].map).probabilities
+    outcomes[2].map.rename(project.folder / "kept")
+    np.testing.assert_array_equal(drain(project.predict(["s2"], config=CONFIG)).probabilities, found)
+
+
+def test_a_complete_map_needs_no_slide(project):
+    drain(predict_cohort(project, config=CONFIG))
+    (project.folder.parent / "s0.tif").unlink()
+    assert {one.state for one in drain(predict_cohort(Project.open(project.folder), config=CONFIG))} == {"was complete"}
+
+
+def test_events_name_the_slide_and_say_nothing_twice(project):
+    cut(project, "s1")
+    *events, last = predict_cohort(project, config=CONFIG)
+    assert isinstance(last, CohortPredicted)
+    assert [event.phase for event in events if isinstance(event, SlideEnded)] == [
+        f"s{i} ({i + 1} of 3)" for i in range(3)
+    ]
+    assert {event.phase for event in events} == {f"s{i} ({i + 1} of 3)" for i in range(3)}
+    plain = [event.message for event in events if isinstance(event, Notice) and not isinstance(event, SlideEnded)]
+    assert len(plain) == 1, plain
+
+
+def test_what_stops_every_slide_ends_the_work(project, monkeypatch):
+    def refuse(_):
+        raise OSError(errno.ENOSPC, "full")
+
+    events = predict_cohort(project, config=CONFIG)
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(ProjectError, match="no space left"):
+        list(events)
+
+
+def test_an_unknown_slide_is_told_at_once(project):
+    with pytest.raises(ProjectError, match="no slide 'x'"):
+        predict_cohort(project, ["s0", "x"])
+
+
+def test_closing_in_the_middle_keeps_the_blocks(project):
+    events = predict_cohort(project, config=CONFIG)
+    while type(next(events)).__name__ != "BlockDone":
+        pass
+    events.close()
+    outcome = drain(predict_cohort(project, ["s0"], config=CONFIG))[0]
+    assert (outcome.state, outcome.patches, outcome.cells) == ("predicted", 12, 16)
+
+
+def test_the_command_prints_a_table_and_ends_with_2_when_a_slide_failed(project):
+    whole = cut(project, "s1")
+    code, out, err = call(project)
+    assert code == 2
+    lines = out.splitlines()
+    assert lines[0].split() == ["slide", "state", "seconds", "patches/s", "score"]
+    assert [line.split()[:2] for line in lines[1:]] == [["s0", "predicted"], ["s1", "failed"], ["s2", "predicted"]]
+    assert "s1.tif" in lines[2]
+    assert "Warning: s1 failed: s1.tif" in err
+    assert "Traceback" not in err
+
+    (project.folder.parent / "s1.tif").write_bytes(whole)
+    code, out, err = call(project, "--json")
+    told = json.loads(out)
+    assert (code, [one["state"] for one in told["slides"]]) == (0, ["was complete", "predicted", "was complete"])
+    assert [one["slide"] for one in told["maps"]] == ["s0", "s1", "s2"]
+
+
+def test_named_slides_must_be_fit(project):
+    cut(project, "s1")
+    code, out, err = call(project, "--slide", "s0", "--slide", "s1")
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith("slidecorr: s1.tif")
+    assert project.maps("s0") == [], "nothing was begun"
