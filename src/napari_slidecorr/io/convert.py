@@ -185,6 +185,7 @@ def _write_tiff(slide: Slide, folder: LevelFolder, part: Path, quality: int | No
     with ThreadPoolExecutor(1) as pool:
         writing = pool.submit(_write_levels, part, folder.wanted, tiles, quality)
         try:
+            yield Event(phase="Writing TIFF", total=total)
             while wait([writing], _TICK_SECONDS).not_done:
                 yield Event(phase="Writing TIFF", done=done[0], total=total)
         finally:
