@@ -165,6 +165,11 @@ class Slide:
         """Names of the channels of a slide that can only be viewed; empty for brightfield RGB of 8 bits."""
         return tuple(getattr(self.source, "channels", ()))
 
+    def check_brightfield(self) -> None:
+        """Raise SlideError, in the sentence of `read`, if the slide can only be viewed; for whoever is about to begin."""
+        if self.channels:
+            self.source.read_level(0, 0, 0, 1, 1)
+
     @property
     def associated_names(self) -> tuple[str, ...]:
         """Which of label, macro and thumbnail images the file holds; none is read before `associated`."""

@@ -210,7 +210,8 @@ def test_channels_of_an_ome_tiff(tmp_path):
         assert (fine.dtype, fine.ndim) == (np.dtype(np.uint16), 2)
         np.testing.assert_array_equal(fine[10:200, 50:1400], planes[channel, 10:200, 50:1400])
         np.testing.assert_array_equal(np.asarray(coarse), planes[channel, ::2, ::2])
-    for read in (lambda: slide.read(Box(0, 0, 64, 64), 64), lambda: slide.thumbnail(32)):
+    reads = (lambda: slide.read(Box(0, 0, 64, 64), 64), lambda: slide.thumbnail(32), slide.check_brightfield)
+    for read in reads:
         with pytest.raises(SlideError, match="only brightfield RGB of 8 bits"):
             read()
 

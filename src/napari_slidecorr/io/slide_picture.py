@@ -87,7 +87,9 @@ class PictureSource:
                 coloured = picture.convert("RGBA")
             except Exception as error:  # decoders raise types of their own
                 self._file.state.check(self.path)
-                raise SlideError(f"{self.path.name}: the picture is damaged ({str(error).rstrip('.')}); copy it again.") from error
+                raise SlideError(
+                    f"{self.path.name}: the picture is damaged ({str(error).rstrip('.')}); copy it again."
+                ) from error
         ground = Image.new("RGBA", coloured.size, (BACKGROUND, BACKGROUND, BACKGROUND, 255))
         return np.asarray(Image.alpha_composite(ground, coloured).convert("RGB"))
 

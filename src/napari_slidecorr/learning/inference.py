@@ -39,8 +39,10 @@ def prediction_grid(slide: Slide, spec: ModelSpec, config: PredictConfig) -> Gri
     Raises
     ------
     SlideError
-        If the model has an mpp and the slide none, or if the slide is more than 1.5 times coarser.
+        If the slide can only be viewed, if the model has an mpp and the slide none, or if the slide is more than 1.5 times
+        coarser.
     """
+    slide.check_brightfield()
     mpp = spec.geometry.mpp
     cell = spec.geometry.footprint_px(slide.mpp, slide.path.name)
     if mpp is not None and slide.mpp is not None and max(slide.mpp) > COARSEST * mpp:

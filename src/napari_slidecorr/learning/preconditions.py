@@ -28,6 +28,8 @@ def check_tables(
     ------
     CohortError
         If a slide stands on both sides or is missing, a class has no patch on one side, or batches would be useless.
+    SlideError
+        If a slide can only be viewed.
     """
     if train_table.classes != validation_table.classes or train_table.geometry != validation_table.geometry:
         raise CohortError("Training and validation patches differ in classes or geometry; cut both in one go.")
@@ -37,6 +39,8 @@ def check_tables(
     absent = [slide for table in (train_table, validation_table) for slide in table.slides if slide not in slides]
     if absent:
         raise CohortError(f"Slide {absent[0]} has patches, and was not handed in.")
+    for name in (*train_table.slides, *validation_table.slides):
+        slides[name].check_brightfield()
     _check_classes(train_table, "training")
     if config.validation_fraction > 0:
         _check_classes(validation_table, "held-out")
