@@ -7,9 +7,10 @@ returns.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from napari_slidecorr.config import PatchConfig, PredictConfig, TrainConfig
 from napari_slidecorr.errors import ProjectError
 from napari_slidecorr.events import BlockDone, Event, MapBegun, Notice, Predicted
 from napari_slidecorr.geometry import Box
+from napari_slidecorr.io.same_files import same_files
 from napari_slidecorr.model_spec import ModelSpec
 from napari_slidecorr.patches import PatchSource, PatchTable, check_trainable, cut_patches
 from napari_slidecorr.project_file import safe_name
@@ -97,7 +99,7 @@ class Project(ProjectFolder):
         events = training.train(
             table.of_slides(split.train), table.of_slides(split.validation), slides, config, run=run, resume=resume
         )
-        return _after_notices(_about_empty(empty), events)
+        return _after_notices(chain(_about_empty(empty), _about_copies(slides, groups)), events)
 
     def runs(self) -> list[Path]:
         """The finished runs, from the oldest to the newest."""
@@ -268,7 +270,7 @@ def _stored(events: Iterator[Event], writer: MapWriter, slide_id: str) -> Iterat
             yield event
 
 
-def _after_notices(notices: Sequence[Notice], events: Iterator[Event]) -> Iterator[Event]:
+def _after_notices(notices: Iterable[Notice], events: Iterator[Event]) -> Iterator[Event]:
     with _closed(events):
         yield from notices
         yield from events
@@ -281,6 +283,15 @@ def _about_empty(names: Sequence[str]) -> list[Notice]:
         )
         for name in names
     ]
+
+
+def _about_copies(slides: Mapping[str, Slide], groups: Mapping[str, str]) -> Iterator[Notice]:
+    """Warn of files that are one slide and may be divided: one side would be judged by what it learnt of the other."""
+    for paths in same_files([slide.path for slide in slides.values()]):
+        copies = [slide_id for slide_id, slide in slides.items() if slide.path in paths]
+        if len({groups[slide_id] for slide_id in copies}) > 1:
+            message = f"{' and '.join(copies)} are copies of one file. Remove all but one, or give them one group."
+            yield Notice(phase="Cut patches", message=message, warning=True)
 
 
 def _without_empty_classes(table: PatchTable) -> tuple[PatchTable, list[str]]:

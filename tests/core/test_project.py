@@ -388,6 +388,23 @@ def test_training_leaves_a_run(trained):
     assert "Class 'never drawn' has no patches and is left out of the model." in warnings
 
 
+def test_copies_of_a_slide_are_told_unless_they_are_one_patient(labelled, tmp_path):
+    def warned():
+        events = labelled.train(TRAIN)
+        told = next(events)
+        events.close()
+        return told.message if isinstance(told, Notice) and told.warning else ""
+
+    shutil.copy(tmp_path / "s0.tif", tmp_path / "again.tif")
+    labelled.add_slides([tmp_path / "again.tif"])
+    assert warned() == ""  # without regions it takes no part
+    labelled.save_regions("again", halves())
+    assert "copies of one file" in warned()
+    assert "s0" in warned()
+    labelled.set_group("again", "patient 0")
+    assert warned() == ""
+
+
 def test_names_of_runs(with_run):
     with pytest.raises(ProjectError, match="there is a run of that name"):
         with_run.train(TRAIN, name="scr-resnet18-001")
