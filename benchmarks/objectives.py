@@ -21,7 +21,8 @@ from torch import Tensor
 
 from napari_slidecorr.config import CrossEntropyConfig, ScrConfig
 from napari_slidecorr.learning.models import make_model
-from napari_slidecorr.learning.objectives import Objective, Output, make_objective, slide_correlation, squash
+from napari_slidecorr.learning.objectives import Objective, Output, make_objective
+from napari_slidecorr.learning.slide_terms import slide_correlation, squash
 
 Correlation = Callable[[Tensor, Tensor], Tensor]
 

@@ -14,14 +14,8 @@ from napari_slidecorr.config import (
     ScrConfig,
     SdaConfig,
 )
-from napari_slidecorr.learning.objectives import (
-    Output,
-    coral_distance,
-    make_objective,
-    reverse_gradient,
-    slide_correlation,
-    squash,
-)
+from napari_slidecorr.learning.objectives import Output, make_objective
+from napari_slidecorr.learning.slide_terms import coral_distance, reverse_gradient, slide_correlation, squash
 
 CASES = [
     pytest.param([0], id="one patch"),
