@@ -165,8 +165,14 @@ class TrainConfig:
     learning_rate: float = setting(
         5e-4,
         "Learning rate",
-        "Of the first half of the epochs; the second half has a fifth of it.",
+        "The highest; the schedule says when.",
         gt=0,
+        advanced=True,
+    )
+    schedule: Literal["step", "cosine", "one_cycle"] = setting(
+        "step",
+        "Schedule",
+        "step: a fifth of the learning rate in the second half, as in the paper; cosine: down to 0; one_cycle: up, then down.",
         advanced=True,
     )
     momentum: float = setting(0.9, "Momentum", "Of SGD.", ge=0, lt=1, step=0.05, advanced=True)
@@ -198,6 +204,34 @@ class TrainConfig:
         "Multiply brightness, contrast, saturation and hue by factors from [0.8, 1.2], as in the paper.",
         advanced=True,
     )
+    train_layers: Literal["all", "last_block", "head"] = setting(
+        "all",
+        "Layers that learn",
+        "all; last_block: the backbone's last stage and the head; head alone. The rest stays as it started.",
+        advanced=True,
+    )
+    gradient_clip: float = setting(
+        0.0,
+        "Gradient clipping",
+        "Longest gradient (L2 norm of all weights) of a step; 0: as long as it is.",
+        ge=0,
+        advanced=True,
+    )
+    keep: Literal["last", "best"] = setting(
+        "last",
+        "Model kept",
+        "last: of the last epoch, as in the paper; best: of the highest held-out AUC, whose value then flatters.",
+        advanced=True,
+    )
+    patience: int = setting(
+        0, "Patience", "Stop after so many epochs without a higher held-out AUC; 0: never.", ge=0, advanced=True
+    )
+    bf16: Literal["off", "auto"] = setting(
+        "off",
+        "Half precision",
+        "auto: compute in bfloat16 on GPUs that have it; elsewhere nothing changes.",
+        advanced=True,
+    )
     device: Literal["auto", "cuda", "mps", "cpu"] = setting(
         "auto", "Device", "auto takes a GPU when there is one, and says which.", advanced=True
     )
@@ -209,6 +243,11 @@ class TrainConfig:
             raise ConfigError(
                 f"patches_per_slide is {self.patches_per_slide}: {self.objective.kind.upper()} compares patches of one "
                 "slide and needs at least 2 of each."
+            )
+        if self.validation_fraction == 0 and (self.keep == "best" or self.patience):
+            raise ConfigError(
+                f"validation_fraction is 0, and keep {self.keep!r} with patience {self.patience} needs held-out slides: hold "
+                "some out, or keep the last epoch without patience."
             )
 
 

@@ -83,6 +83,8 @@ class EpochDone(Event):
         the predictions made while training, validation AUC from held-out slides.
     seconds : float
         Wall time of the epoch.
+    data_wait_s : float
+        How much of it training steps waited for patches to be read.
     """
 
     epoch: int
@@ -94,6 +96,7 @@ class EpochDone(Event):
     validation_accuracy: float
     patches_per_second: float
     seconds: float
+    data_wait_s: float = 0.0
 
     @property
     def scores(self) -> str:

@@ -40,6 +40,12 @@ class ModelSpec:
     stain : Stain or None
         What the stains of every slide are brought to before the model sees it (Macenko's method); None leaves pixels
         as they are.
+    epoch : int
+        After which epoch of the training the weights were kept, counted from 1; 0 in models of older versions.
+    kept : str
+        ``last`` or ``best``: why this epoch.
+    other_weights : str
+        Name of the file beside it that holds the weights of the best epoch, or of the last if this is the best.
     """
 
     backbone: str
@@ -54,6 +60,9 @@ class ModelSpec:
     weights_sha256: str
     package_version: str
     stain: Stain | None = None
+    epoch: int = 0
+    kept: str = "last"
+    other_weights: str = ""
 
     @property
     def id(self) -> str:

@@ -19,9 +19,10 @@ from napari_slidecorr.config import (
 )
 from napari_slidecorr.errors import CohortError, ModelError, ProjectError, SlideError, TrainingError
 from napari_slidecorr.events import BatchDone, EpochDone, Event, Notice, Trained, drain
-from napari_slidecorr.learning import training
+from napari_slidecorr.learning import steps, training
 from napari_slidecorr.learning.models import load_model, make_model
-from napari_slidecorr.learning.training import learning_rate, train
+from napari_slidecorr.learning.schedules import learning_rate
+from napari_slidecorr.learning.training import train
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def stop_after_epochs(events, count):
 
 
 def numbers(result):
-    return [replace(epoch, seconds=0, patches_per_second=0) for epoch in result.epochs]
+    return [replace(epoch, seconds=0, patches_per_second=0, data_wait_s=0) for epoch in result.epochs]
 
 
 def test_it_learns_two_colours_and_leaves_a_run(start, config, tables, tmp_path):
@@ -60,7 +61,14 @@ def test_it_learns_two_colours_and_leaves_a_run(start, config, tables, tmp_path)
     assert result.epochs[-1].validation_auc > 0.99
     assert result.epochs[-1].loss < result.epochs[0].loss
     names = sorted(path.name for path in (tmp_path / "run").iterdir())
-    assert names == ["checkpoint.safetensors", "config.json", "curve.csv", "model.json", "model.safetensors"]
+    assert names == [
+        "best.safetensors",
+        "checkpoint.safetensors",
+        "config.json",
+        "curve.csv",
+        "model.json",
+        "model.safetensors",
+    ]
     model, spec = load_model(tmp_path / "run")
     assert spec.classes == tables[0].classes
     assert spec.geometry == tables[0].geometry
@@ -350,7 +358,7 @@ def test_a_full_gpu_is_told(start, config, monkeypatch):
     def full(*_args):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(training, "_gradients", full)
+    monkeypatch.setattr(steps, "gradients", full)
     with pytest.raises(TrainingError, match="32 patches do not fit into the GPU's memory; lower the slides per batch"):
         drain(start(config))
 

@@ -277,13 +277,40 @@ def save_model(folder: Path, model: PatchClassifier, spec: ModelSpec) -> ModelSp
     ProjectError
         If the folder cannot be written.
     """
-    from safetensors.torch import save
-
-    data = save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
+    data = _weights_bytes(model)
     spec = replace(spec, weights_sha256=hashlib.sha256(data).hexdigest())
     atomic_write_bytes(folder / WEIGHTS_NAME, data)
     atomic_write_text(folder / SPEC_NAME, spec.to_json())
     return spec
+
+
+def save_weights(path: Path, model: PatchClassifier) -> None:
+    """Write a network's tensors alone, as safetensors."""
+    atomic_write_bytes(path, _weights_bytes(model))
+
+
+def load_weights(path: Path, model: PatchClassifier) -> None:
+    """Bring back what `save_weights` wrote of the same network.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, damaged or of another network.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: the weights cannot be read ({error}).") from error
+    _load_strictly(model, state, path)
+
+
+def _weights_bytes(model: PatchClassifier) -> bytes:
+    from safetensors.torch import save
+
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
 
 
 def load_model(path: Path) -> tuple[PatchClassifier, ModelSpec]:

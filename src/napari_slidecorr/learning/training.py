@@ -6,16 +6,12 @@ very weights that it would have had.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import math
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,12 +20,11 @@ from torch import Tensor
 
 from napari_slidecorr import __version__
 from napari_slidecorr.config import TrainConfig
-from napari_slidecorr.errors import TrainingError
 from napari_slidecorr.events import BatchDone, EpochDone, Event, Notice, Trained, TrainResult
 from napari_slidecorr.io.atomic import atomic_write_text, make_folder
-from napari_slidecorr.learning import augment
-from napari_slidecorr.learning.checkpoint import Trainee, load_checkpoint, save_checkpoint
+from napari_slidecorr.learning.checkpoint import load_checkpoint, save_checkpoint
 from napari_slidecorr.learning.doubts import epoch_doubts
+from napari_slidecorr.learning.freezing import freeze, set_training
 from napari_slidecorr.learning.interruption import interruptible_layers
 from napari_slidecorr.learning.loading import Patches, read_ahead, stack
 from napari_slidecorr.learning.models import (
@@ -40,13 +35,25 @@ from napari_slidecorr.learning.models import (
     choose_device,
     classify,
     describe_device,
+    load_weights,
     make_model,
     save_model,
+    save_weights,
 )
-from napari_slidecorr.learning.objectives import Loss, Objective, Output, make_objective
+from napari_slidecorr.learning.objectives import make_objective
 from napari_slidecorr.learning.preconditions import CONFIG_NAME, check_run, check_tables, describe_run
 from napari_slidecorr.learning.randomness import seeded
+from napari_slidecorr.learning.run_records import CURVE_NAME, best_epoch, curve_csv, is_over
+from napari_slidecorr.learning.schedules import learning_rate
 from napari_slidecorr.learning.staining import AS_READ, StainStep, make_stain_step
+from napari_slidecorr.learning.steps import (
+    ClassifierTrainee,
+    Probabilities,
+    has_bf16,
+    not_a_number,
+    take_step,
+    views_of,
+)
 from napari_slidecorr.metrics import accuracy, patch_auc
 from napari_slidecorr.model_spec import ModelSpec
 from napari_slidecorr.patches import PatchTable
@@ -55,11 +62,11 @@ from napari_slidecorr.settings import to_json
 from napari_slidecorr.slide import Slide
 from napari_slidecorr.stain import REFERENCE, Stain
 
-CURVE_NAME = "curve.csv"
+BEST_NAME, LAST_NAME = "best.safetensors", "last.safetensors"
+"""The best epoch by held-out AUC beside a model of the last, and the last beside a model of the best."""
+
 FEW_SLIDES = 20
 """Below this SCR gained nothing in any simulation or data set that was tried."""
-
-Probabilities = NDArray[np.float32]
 
 
 def train(
@@ -102,8 +109,9 @@ def train(
 
     Notes
     -----
-    As in Zhang et al., MIDL 2021, the model is that of the last epoch, and the learning rate of the second half of
-    the epochs is a fifth of that of the first.
+    Unless the config says otherwise, the model is that of the last epoch, and the learning rate of the second half of
+    the epochs a fifth of that of the first, as in Zhang et al., MIDL 2021. The weights of the epoch with the highest
+    held-out AUC are kept beside it in ``best.safetensors``; ``weights`` of another training may name any of these files.
     """
     check_tables(train_table, validation_table, slides, config)
     choose_device(config.device)
@@ -136,28 +144,39 @@ def _train(data: _Data, config: TrainConfig, run: Path, *, resume: bool) -> Gene
     curve = load_checkpoint(run, trainee) if resume else []
     if curve:
         yield Notice(phase="Preparing", message=f"Resuming after epoch {len(curve)} of {config.epochs}.")
-    for epoch in range(len(curve), config.epochs):
+    while not is_over(curve, config):
         with interruptible_layers(trainee.model):
-            done = yield from _run_epoch(trainee, data, config, epoch)
+            done = yield from _run_epoch(trainee, data, config, len(curve))
         curve.append(done)
+        if best_epoch(curve) == done.epoch:
+            save_weights(run / BEST_NAME, trainee.model)
         save_checkpoint(run, trainee, curve)
-        atomic_write_text(run / CURVE_NAME, _curve_csv(curve))
+        atomic_write_text(run / CURVE_NAME, curve_csv(curve))
         yield done
         yield from epoch_doubts(curve[:-1], done)
-    save_model(run, trainee.model, _spec(trainee.model, data, config))
+    if len(curve) < config.epochs:
+        yield Notice(phase="Stopped", message=f"Stopped after epoch {len(curve)}: no higher held-out AUC any more.")
+    _keep(run, trainee.model, _spec(trainee.model, data, config), curve)
     result = TrainResult(run / WEIGHTS_NAME, run / SPEC_NAME, tuple(curve))
     yield Trained(phase="Trained", done=1, total=1, result=result)
 
 
-@dataclass(frozen=True)
-class _Trainee(Trainee):
-    model: PatchClassifier
-    objective: Objective
+def _keep(run: Path, model: PatchClassifier, spec: ModelSpec, curve: Sequence[EpochDone]) -> None:
+    """Write the model of the wanted epoch, and leave the other one's weights beside it."""
+    best = best_epoch(curve)
+    if spec.kept == "best" and best is not None:
+        save_weights(run / LAST_NAME, model)
+        load_weights(run / BEST_NAME, model)
+        save_model(run, model, replace(spec, epoch=best + 1, other_weights=LAST_NAME))
+    else:
+        other = "" if best is None else BEST_NAME
+        save_model(run, model, replace(spec, epoch=len(curve), kept="last", other_weights=other))
 
 
-def _make_trainee(table: PatchTable, config: TrainConfig, device: torch.device) -> _Trainee:
+def _make_trainee(table: PatchTable, config: TrainConfig, device: torch.device) -> ClassifierTrainee:
     model = make_model(config.backbone, len(table.classes), weights=config.weights, seed=config.seed)
     check_input_size(model, table.geometry.size_px, config.backbone)
+    freeze(model, config.backbone, config.train_layers)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     with seeded(config.seed):
         objective = make_objective(
@@ -167,7 +186,9 @@ def _make_trainee(table: PatchTable, config: TrainConfig, device: torch.device) 
             class_weight=_class_weight(table, config),
             label_smoothing=config.label_smoothing,
         ).to(device)
-    return _Trainee(model, objective, _make_optimizer([*model.parameters(), *objective.parameters()], config))
+    learning = [parameter for part in (model, objective) for parameter in part.parameters() if parameter.requires_grad]
+    half = config.bf16 == "auto" and has_bf16(device)
+    return ClassifierTrainee(model, objective, _make_optimizer(learning, config), config.gradient_clip, half)
 
 
 def _class_weight(table: PatchTable, config: TrainConfig) -> Tensor | None:
@@ -197,11 +218,6 @@ def _first_notices(weights_note: str, table: PatchTable, config: TrainConfig) ->
         yield Notice(phase="Preparing", message=message, warning=True)
 
 
-def learning_rate(config: TrainConfig, epoch: int) -> float:
-    """Give the learning rate of an epoch, counted from 0: a fifth after half of the epochs."""
-    return config.learning_rate if epoch < config.epochs / 2 else config.learning_rate / 5
-
-
 class _Sums:
     """What an epoch adds up, batch by batch."""
 
@@ -209,6 +225,17 @@ class _Sums:
         self.batches: list[BatchDone] = []
         self.labels: list[NDArray[np.int16]] = []
         self.probabilities: list[Probabilities] = []
+        self.waited_s = 0.0
+
+    def timed(self, reader: Iterator[Patches]) -> Iterator[Patches]:
+        """Add up how long is waited for each batch."""
+        while True:
+            begun = time.perf_counter()
+            patches = next(reader, None)
+            self.waited_s += time.perf_counter() - begun
+            if patches is None:
+                return
+            yield patches
 
     def add(self, batch: BatchDone, label: NDArray[np.int16], probabilities: Probabilities) -> None:
         self.batches.append(batch)
@@ -223,16 +250,16 @@ class _Sums:
         return patch_auc(np.concatenate(self.labels), np.concatenate(self.probabilities))
 
 
-def _run_epoch(trainee: _Trainee, data: _Data, config: TrainConfig, epoch: int) -> Generator[Event, None, EpochDone]:
+def _run_epoch(
+    trainee: ClassifierTrainee, data: _Data, config: TrainConfig, epoch: int
+) -> Generator[Event, None, EpochDone]:
     begun = time.perf_counter()
-    for group in trainee.optimizer.param_groups:
-        group["lr"] = learning_rate(config, epoch)
     sums = _Sums()
     yield from _run_batches(trainee, data, config, epoch, sums)
     trained = time.perf_counter()
     probabilities = yield from _validate(trainee.model, data, config, epoch)
     if not np.isfinite(probabilities).all():
-        raise _not_a_number("the predictions for the held-out slides", epoch, None)
+        raise not_a_number("the predictions for the held-out slides", epoch, None)
     terms, pairs = sums.mean_terms(), float(np.mean([batch.pairs for batch in sums.batches]))
     return EpochDone(
         phase=f"Epoch {epoch + 1} of {config.epochs}",
@@ -247,11 +274,12 @@ def _run_epoch(trainee: _Trainee, data: _Data, config: TrainConfig, epoch: int) 
         validation_accuracy=accuracy(data.validation.label, probabilities),
         patches_per_second=sum(map(len, sums.labels)) / (trained - begun),
         seconds=time.perf_counter() - begun,
+        data_wait_s=sums.waited_s,
     )
 
 
 def _run_batches(
-    trainee: _Trainee, data: _Data, config: TrainConfig, epoch: int, sums: _Sums
+    trainee: ClassifierTrainee, data: _Data, config: TrainConfig, epoch: int, sums: _Sums
 ) -> Generator[Event, None, None]:
     batches = slide_batches(
         data.train,
@@ -260,14 +288,16 @@ def _run_batches(
         seed=config.seed,
         epoch=epoch,
     )
-    trainee.model.train()
+    set_training(trainee.model)
     total = len(batches) * config.epochs
     with closing(_read(data.train, data, batches)) as reader:
-        for batch, (rows, patches) in enumerate(zip(batches, reader, strict=True)):
+        for batch, (rows, patches) in enumerate(zip(batches, sums.timed(reader), strict=True)):
             done = epoch * len(batches) + batch
+            for group in trainee.optimizer.param_groups:
+                group["lr"] = learning_rate(config, epoch, batch / len(batches))
             trainee.objective.progress = done / total
-            views = _views(patches, config, epoch, batch)
-            loss, terms, probabilities = _step(trainee, views, data.train, rows, (config.seed, epoch, batch))
+            views = views_of(patches, config, epoch, batch)
+            loss, terms, probabilities = take_step(trainee, views, data.train, rows, (config.seed, epoch, batch))
             event = BatchDone(
                 phase=f"Training, epoch {epoch + 1} of {config.epochs}",
                 done=done + 1,
@@ -294,44 +324,6 @@ def _read(table: PatchTable, data: _Data, batches: Sequence[Rows]) -> Generator[
             yield stack(patches, size_px)
 
 
-def _views(patches: Patches, config: TrainConfig, epoch: int, batch: int) -> Tensor:
-    rng = augment.generator(config.seed, epoch, batch)
-    views = torch.from_numpy(augment.flip_rotate(patches, rng) if config.flip_rotate else patches)
-    return augment.colour_jitter(views, rng) if config.colour_jitter else views
-
-
-def _step(
-    trainee: _Trainee, views: Tensor, table: PatchTable, rows: Rows, key: tuple[int, int, int]
-) -> tuple[float, dict[str, float], Probabilities]:
-    """Take one step of the optimizer; give the loss, its terms, and the probabilities before it."""
-    try:
-        output, loss = _gradients(trainee, views, table, rows, key)
-    except torch.cuda.OutOfMemoryError as error:
-        raise TrainingError(
-            f"{len(rows)} patches do not fit into the GPU's memory; lower the slides per batch, or the patch size."
-        ) from error
-    value = float(loss.total.detach())
-    if not math.isfinite(value):
-        raise _not_a_number("the loss", key[1], key[2])
-    trainee.optimizer.step()
-    probabilities = torch.softmax(output.logits.detach(), dim=1).cpu().numpy()
-    return value, {name: float(term.detach()) for name, term in loss.terms.items()}, probabilities
-
-
-def _gradients(
-    trainee: _Trainee, views: Tensor, table: PatchTable, rows: Rows, key: tuple[int, int, int]
-) -> tuple[Output, Loss]:
-    inputs = trainee.model.prepare(views)
-    label = torch.from_numpy(table.label[rows].astype(np.int64)).to(inputs.device)
-    slide_index = torch.from_numpy(table.slide_index[rows].astype(np.int64)).to(inputs.device)
-    trainee.optimizer.zero_grad(set_to_none=True)
-    with seeded(*key):  # drop-out
-        output: Output = trainee.model(inputs)
-        loss: Loss = trainee.objective(output, label, slide_index)
-        loss.total.backward()  # type: ignore[no-untyped-call]
-    return output, loss
-
-
 def _validate(
     model: PatchClassifier, data: _Data, config: TrainConfig, epoch: int
 ) -> Generator[Event, None, Probabilities]:
@@ -348,30 +340,6 @@ def _validate(
     return np.concatenate(found)
 
 
-def _not_a_number(what: str, epoch: int, batch: int | None) -> TrainingError:
-    where = f"epoch {epoch + 1}" if batch is None else f"epoch {epoch + 1}, batch {batch + 1}"
-    return TrainingError(
-        f"In {where}, {what} became infinite or not a number. Lower the learning rate or beta; the state after the "
-        "last whole epoch is kept."
-    )
-
-
-def _curve_csv(curve: Sequence[EpochDone]) -> str:
-    out = io.StringIO()
-    rows = [_curve_row(epoch) for epoch in curve]
-    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
-
-
-def _curve_row(epoch: EpochDone) -> dict[str, Any]:
-    values = asdict(epoch)
-    terms = values.pop("terms")
-    kept = {name: value for name, value in values.items() if name not in ("phase", "done", "total")}
-    return {**kept, **terms}
-
-
 def _spec(model: PatchClassifier, data: _Data, config: TrainConfig) -> ModelSpec:
     return ModelSpec(
         backbone=config.backbone,
@@ -386,6 +354,7 @@ def _spec(model: PatchClassifier, data: _Data, config: TrainConfig) -> ModelSpec
         weights_sha256="",
         package_version=__version__,
         stain=_stain_target(config),
+        kept=config.keep,
     )
 
 
