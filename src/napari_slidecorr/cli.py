@@ -290,8 +290,10 @@ def convert(
     from napari_slidecorr.io import open_slide
     from napari_slidecorr.io.convert import convert as convert_slide
     from napari_slidecorr.io.convert import level_shapes
+    from napari_slidecorr.io.tiles import segments_for_conversion
 
-    slide = open_slide(file, mpp=mpp)
+    with segments_for_conversion():
+        slide = open_slide(file, mpp=mpp)
     with shown(convert_slide(slide, out, quality=quality), quiet=json) as events:
         drain(events)
     levels = level_shapes(slide.shape)

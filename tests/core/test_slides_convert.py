@@ -205,3 +205,25 @@ def test_on_the_command_line(slide, tmp_path):
     again = CliRunner().invoke(app, ["convert", str(slide.path), str(out)])
     assert again.exit_code == 2
     assert "already something" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("shape", "advice"), [((300, 400), "slidecorr convert"), ((900, 1000), "the program that made it")]
+)
+def test_giants_in_one_piece_are_converted_or_refused(tmp_path, monkeypatch, shape, advice):
+    from napari_slidecorr.io import tiles
+
+    monkeypatch.setattr(tiles, "MAX_CONVERTED_SEGMENT_PIXELS", 200_000)
+    token = tiles._segment_limit.set(100_000)
+    path, out = tmp_path / "strip.tif", tmp_path / "out.ome.zarr"
+    pixels = picture(*shape)
+    tifffile.imwrite(path, pixels, photometric="rgb", rowsperstrip=shape[0], compression="deflate", metadata=None)
+    try:
+        with pytest.raises(SlideError, match=advice):
+            open_slide(path)
+        outcome = CliRunner().invoke(app, ["convert", str(path), str(out)])
+    finally:
+        tiles._segment_limit.reset(token)
+    assert (outcome.exit_code == 0) == (advice == "slidecorr convert")
+    if outcome.exit_code == 0:
+        np.testing.assert_array_equal(open_slide(out).source.read_level(0, 0, 0, *shape), pixels)

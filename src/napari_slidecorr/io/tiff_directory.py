@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from napari_slidecorr.errors import SlideError
 from napari_slidecorr.geometry import YX
-from napari_slidecorr.io.tiles import MAX_SEGMENT_PIXELS, NOT_RGB, RGB, PixelType, StitchedError, TileIndex
+from napari_slidecorr.io.tiles import NOT_RGB, RGB, PixelType, StitchedError, TileIndex, check_segment
 
 if TYPE_CHECKING:
     import tifffile
@@ -207,11 +207,7 @@ def _tile_shape(path: Path, key: Any) -> YX:
         tile = min(int(key.rowsperstrip), int(key.imagelength)), int(key.imagewidth)
     if min(tile) < 1:
         raise SlideError(f"{path.name}: its tiles are {tile[0]} x {tile[1]} px; the file is damaged, copy it again.")
-    if tile[0] * tile[1] > MAX_SEGMENT_PIXELS:
-        raise SlideError(
-            f"{path.name}: its pixels are stored in pieces of {tile[0]} x {tile[1]}, and every read would decode a "
-            "whole piece; convert it to a tiled TIFF first."
-        )
+    check_segment(path.name, tile)
     return tile
 
 

@@ -10,8 +10,10 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -36,6 +38,11 @@ CACHE_BYTES = 256 << 20
 MAX_SEGMENT_PIXELS = 100_000_000
 """A tile, strip or chunk above this is refused: every small read would decode all of it."""
 
+MAX_CONVERTED_SEGMENT_PIXELS = 500_000_000
+"""A conversion takes larger ones, since it decodes each once or twice in all; 1.5 GB of pixels, and the coded bytes."""
+
+_segment_limit = ContextVar("segment_limit", default=MAX_SEGMENT_PIXELS)
+
 NOT_RGB = "only brightfield RGB of 8 bits can be used, fluorescence channels and 16 bits cannot."
 """End of the sentence that refuses other pixels."""
 
@@ -46,6 +53,29 @@ class NotRgbError(SlideError):
 
 class StitchedError(SlideError):
     """Ventana's tiles overlap; only openslide knows how they are stitched."""
+
+
+@contextmanager
+def segments_for_conversion() -> Iterator[None]:
+    """Let slides that are opened within the block have segments of up to `MAX_CONVERTED_SEGMENT_PIXELS`."""
+    token = _segment_limit.set(MAX_CONVERTED_SEGMENT_PIXELS)
+    try:
+        yield
+    finally:
+        _segment_limit.reset(token)
+
+
+def check_segment(name: str, shape: YX) -> None:
+    """Raise SlideError, with what to do, if tiles or strips of a file are so large that reads would take for ever."""
+    pixels = shape[0] * shape[1]
+    if pixels > _segment_limit.get():
+        advice = "rewrite it as tiles with `slidecorr convert`"
+        if pixels > MAX_CONVERTED_SEGMENT_PIXELS:
+            advice = "write it anew in tiles, with the program that made it"
+        raise SlideError(
+            f"{name}: its pixels are stored in pieces of {shape[0]} x {shape[1]}, and every read would decode a whole "
+            f"piece; {advice}."
+        )
 
 
 @dataclass(frozen=True)
