@@ -107,11 +107,11 @@ def coral_distance(features: Tensor, slide_index: Tensor) -> Tensor:
     mean = features.new_zeros(len(slides), features.shape[1]).index_add(0, member, features) / count[:, None]
     centred = features - mean[member]
     of_slide = functional.one_hot(member, len(slides)).to(features.dtype) / (count - 1).clamp(min=1)
-    inner = of_slide.T @ (centred @ centred.T).square() @ of_slide
+    inner: Tensor = of_slide.T @ (centred @ centred.T).square() @ of_slide
     inner = inner[count > 1][:, count > 1]
     pairs = max(1, len(inner) * (len(inner) - 1) // 2)
     # Over all pairs, |C_s|^2 + |C_t|^2 - 2 <C_s, C_t> adds up to A times the trace less the sum of all.
-    return (len(inner) * inner.trace() - inner.sum()) / (4 * features.shape[1] ** 2 * pairs)
+    return (inner.trace() * len(inner) - inner.sum()) / (4 * features.shape[1] ** 2 * pairs)
 
 
 def reverse_gradient(features: Tensor, factor: float) -> Tensor:
