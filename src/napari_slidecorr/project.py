@@ -23,6 +23,7 @@ from napari_slidecorr.errors import ProjectError
 from napari_slidecorr.events import BlockDone, Event, MapBegun, Notice, Predicted
 from napari_slidecorr.geometry import Box
 from napari_slidecorr.io.same_files import same_files
+from napari_slidecorr.label_doubts import label_doubts
 from napari_slidecorr.model_spec import ModelSpec
 from napari_slidecorr.patches import PatchSource, PatchTable, check_trainable, cut_patches
 from napari_slidecorr.project_file import safe_name
@@ -96,10 +97,11 @@ class Project(ProjectFolder):
         split = split_by_group(groups, present, fraction=config.validation_fraction, seed=config.seed)
         run = self._run_folder(config, name, resume=resume)
         slides = {slide: self.slide(slide) for slide in (*split.train, *split.validation)}
-        events = training.train(
-            table.of_slides(split.train), table.of_slides(split.validation), slides, config, run=run, resume=resume
-        )
-        return _after_notices(chain(_about_empty(empty), _about_copies(slides, groups)), events)
+        train_table = table.of_slides(split.train)
+        regions = {slide: _repaired(self.regions(slide).regions) for slide in split.train}
+        events = training.train(train_table, table.of_slides(split.validation), slides, config, run=run, resume=resume)
+        doubts = (Notice(phase="Cut patches", message=m, warning=True) for m in label_doubts(train_table, regions))
+        return _after_notices(chain(_about_empty(empty), _about_copies(slides, groups), doubts), events)
 
     def runs(self) -> list[Path]:
         """The finished runs, from the oldest to the newest."""

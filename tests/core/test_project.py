@@ -405,6 +405,18 @@ def test_copies_of_a_slide_are_told_unless_they_are_one_patient(labelled, tmp_pa
     assert warned() == ""
 
 
+def test_overlapping_classes_are_told_before_the_run(labelled):
+    regions = (*halves().regions, Region("violet", box(0, 0, 128, 128), "over"))
+    for n in range(4):
+        labelled.save_regions(f"s{n}", RegionSet(regions))
+    events = labelled.train(TRAIN)
+    told = next(events)
+    events.close()
+    assert isinstance(told, Notice)
+    assert told.warning
+    assert "regions of 'pink' and 'violet' overlap" in told.message
+
+
 def test_names_of_runs(with_run):
     with pytest.raises(ProjectError, match="there is a run of that name"):
         with_run.train(TRAIN, name="scr-resnet18-001")
