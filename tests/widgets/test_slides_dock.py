@@ -255,3 +255,23 @@ def test_slides_in_pixels_and_in_micrometres_never_stand_together(opened, slide_
     wait_shown(qtbot, opened, "unknown")
     assert units == [{"pixel"}, {"pixel"}]
     assert layers.find_layer(opened.viewer, "regions", "unknown").mode == "add_polygon"
+
+
+def test_a_drive_that_hangs_is_told_and_holds_up_nothing(opened, qtbot, monkeypatch):
+    dock, answer = opened, threading.Event()
+    plain = Project.slide
+
+    def hang(project, slide_id):
+        if slide_id == "two":
+            assert answer.wait(20)
+        return plain(project, slide_id)
+
+    monkeypatch.setattr(Project, "slide", hang)
+    dock.stage._slow.setInterval(50)
+    with qtbot.waitSignal(dock.session.message, timeout=10_000) as told:
+        dock.stage.show("two")
+    assert told.args[0].startswith("two is still being opened")
+    assert told.args[1]
+    answer.set()
+    wait_shown(qtbot, dock, "two")
+    assert not dock.stage._slow.isActive()

@@ -26,6 +26,9 @@ MARK = "in_project"
 PAINT_MS = 50
 """An empty viewer must be painted once before it is filled again, or a software GL driver ends the process."""
 
+SLOW_MS = 8000
+"""A slide that is still being opened then lies on a drive that hardly answers, and the user is told."""
+
 
 @dataclass(frozen=True)
 class Loose:
@@ -80,6 +83,8 @@ class Stage(QObject):
         self.wanted: str | None = None
         self.srgb = False
         self._errands = Errands(self)
+        self._slow = timer(SLOW_MS, self._tell_slow, self)
+        self.ended.connect(self._slow.stop)
 
     def show(self, slide_id: str) -> None:
         """Open a slide in a thread, then lay it and its regions in, in place of the slide before.
@@ -93,7 +98,16 @@ class Stage(QObject):
         project = self.session.require_project()
         self.wanted = slide_id
         self.opening.emit(slide_id)
+        self._slow.start()
         self._errands.run(lambda: self._open(project, slide_id), self._place, self._on_failed)
+
+    def _tell_slow(self) -> None:
+        """The thread cannot be stopped while the system waits for the drive; the window goes on without it."""
+        self.session.message.emit(
+            f"{self.wanted} is still being opened; its drive or network share hardly answers. Choose another slide "
+            "meanwhile, or check the connection.",
+            True,
+        )
 
     def reopen(self, slide_id: str) -> None:
         """Show the slide anew: its pixel size, and with it scale and units of all its layers, or its colours changed."""
