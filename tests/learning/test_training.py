@@ -62,6 +62,7 @@ def test_it_learns_two_colours_and_leaves_a_run(start, config, tables, tmp_path)
     assert result.epochs[-1].loss < result.epochs[0].loss
     names = sorted(path.name for path in (tmp_path / "run").iterdir())
     assert names == [
+        "MODEL_CARD.md",
         "best.safetensors",
         "checkpoint.safetensors",
         "config.json",

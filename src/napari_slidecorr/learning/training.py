@@ -27,6 +27,7 @@ from napari_slidecorr.learning.doubts import epoch_doubts
 from napari_slidecorr.learning.freezing import freeze, set_training
 from napari_slidecorr.learning.interruption import interruptible_layers
 from napari_slidecorr.learning.loading import Patches, read_ahead, stack
+from napari_slidecorr.learning.model_card import CARD_NAME, model_card, slide_facts, versions
 from napari_slidecorr.learning.models import (
     SPEC_NAME,
     WEIGHTS_NAME,
@@ -88,7 +89,7 @@ def train(
         Where the pixels are.
     run : Path
         The run's folder, made if it is missing. It receives ``config.json``, after each epoch ``curve.csv`` and
-        ``checkpoint.safetensors``, and at the end ``model.safetensors`` and ``model.json``.
+        ``checkpoint.safetensors``, and at the end ``model.safetensors``, ``model.json`` and ``MODEL_CARD.md``.
     resume : bool
         Go on after the last whole epoch in the folder; from the beginning if there is none.
 
@@ -137,7 +138,12 @@ def _train(data: _Data, config: TrainConfig, run: Path, *, resume: bool) -> Gene
     yield Event(phase=f"Making {config.backbone}, starting from {config.weights}")
     trainee = _make_trainee(data.train, config, device)
     make_folder(run)
-    description = {"package_version": __version__, **describe_run(data.train, data.validation, config)}
+    description = {
+        "package_version": __version__,
+        **describe_run(data.train, data.validation, config),
+        "versions": versions(),
+        "slides": slide_facts(data.in_use()),
+    }
     atomic_write_text(run / CONFIG_NAME, json.dumps(description, indent=2))
     yield from _first_notices(trainee.model.start.note, data.train, config)
     data = replace(data, stain=(yield from make_stain_step(data.in_use(), _stain_target(config))))
@@ -156,21 +162,22 @@ def _train(data: _Data, config: TrainConfig, run: Path, *, resume: bool) -> Gene
         yield from epoch_doubts(curve[:-1], done)
     if len(curve) < config.epochs:
         yield Notice(phase="Stopped", message=f"Stopped after epoch {len(curve)}: no higher held-out AUC any more.")
-    _keep(run, trainee.model, _spec(trainee.model, data, config), curve)
+    spec = _keep(run, trainee.model, _spec(trainee.model, data, config), curve)
+    card = model_card(spec, config, (data.train, data.validation), curve, describe_device(device))
+    atomic_write_text(run / CARD_NAME, card)
     result = TrainResult(run / WEIGHTS_NAME, run / SPEC_NAME, tuple(curve))
     yield Trained(phase="Trained", done=1, total=1, result=result)
 
 
-def _keep(run: Path, model: PatchClassifier, spec: ModelSpec, curve: Sequence[EpochDone]) -> None:
+def _keep(run: Path, model: PatchClassifier, spec: ModelSpec, curve: Sequence[EpochDone]) -> ModelSpec:
     """Write the model of the wanted epoch, and leave the other one's weights beside it."""
     best = best_epoch(curve)
     if spec.kept == "best" and best is not None:
         save_weights(run / LAST_NAME, model)
         load_weights(run / BEST_NAME, model)
-        save_model(run, model, replace(spec, epoch=best + 1, other_weights=LAST_NAME))
-    else:
-        other = "" if best is None else BEST_NAME
-        save_model(run, model, replace(spec, epoch=len(curve), kept="last", other_weights=other))
+        return save_model(run, model, replace(spec, epoch=best + 1, other_weights=LAST_NAME))
+    other = "" if best is None else BEST_NAME
+    return save_model(run, model, replace(spec, epoch=len(curve), kept="last", other_weights=other))
 
 
 def _make_trainee(table: PatchTable, config: TrainConfig, device: torch.device) -> ClassifierTrainee:
