@@ -169,7 +169,7 @@ def train(
     *,
     name: Annotated[str | None, typer.Option(help="Name of the run; a new one when left out.")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a run where it stopped; give the same options.")
+        bool, typer.Option("--resume", help="Go on with a run where it stopped, with its own settings.")
     ] = False,
     json: Json = False,
 ) -> None:
@@ -177,7 +177,10 @@ def train(
     from napari_slidecorr.cli_progress import shown
     from napari_slidecorr.events import drain
 
-    with shown(_open(folder).train(config, name=name, resume=resume), quiet=json) as events:
+    project = _open(folder)
+    if resume and config == TrainConfig():
+        config = project.stopped_settings(name)
+    with shown(project.train(config, name=name, resume=resume), quiet=json) as events:
         result = drain(events)
     last = result.epochs[-1]
     text = (
@@ -254,6 +257,21 @@ def export(
         path = source
         write_map(out, read_map(source), threshold=threshold)
     print_result({"map": path, "out": out}, f"{path} -> {out}", json=json)
+
+
+@app.command("export-model")
+@told_in_one_sentence
+def export_model(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or its model.json.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
+    *,
+    json: Json = False,
+) -> None:
+    """Write a model as WSInfer folder, which QuPath and WSInfer run."""
+    from napari_slidecorr.learning.export_wsinfer import export_wsinfer
+
+    export_wsinfer(run, out)
+    print_result({"run": run, "out": out}, f"{run} -> {out}", json=json)
 
 
 @app.command()

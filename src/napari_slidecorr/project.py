@@ -7,6 +7,7 @@ returns.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,7 +20,7 @@ import numpy as np
 from napari_slidecorr import io
 from napari_slidecorr.cohort import split_by_group
 from napari_slidecorr.config import PatchConfig, PredictConfig, TrainConfig
-from napari_slidecorr.errors import ProjectError
+from napari_slidecorr.errors import ConfigError, ProjectError
 from napari_slidecorr.events import BlockDone, Event, MapBegun, Notice, Predicted
 from napari_slidecorr.geometry import Box
 from napari_slidecorr.io.same_files import same_files
@@ -29,6 +30,7 @@ from napari_slidecorr.patches import PatchSource, PatchTable, check_trainable, c
 from napari_slidecorr.project_file import safe_name
 from napari_slidecorr.project_folder import ProjectFolder
 from napari_slidecorr.regions import Region, RegionSet, valid_polygons
+from napari_slidecorr.settings import from_json
 from napari_slidecorr.slide import Slide
 
 if TYPE_CHECKING:
@@ -102,6 +104,18 @@ class Project(ProjectFolder):
         events = training.train(train_table, table.of_slides(split.validation), slides, config, run=run, resume=resume)
         doubts = (Notice(phase="Cut patches", message=m, warning=True) for m in label_doubts(train_table, regions))
         return _after_notices(chain(_about_empty(empty), _about_copies(slides, groups), doubts), events)
+
+    def stopped_settings(self, name: str | None = None) -> TrainConfig:
+        """Give the settings of the run that ``train(..., resume=True)`` would go on with.
+
+        Raises
+        ------
+        ProjectError
+            If there is none.
+        ConfigError
+            If its ``config.json`` cannot be read.
+        """
+        return settings_of(self._run_folder(TrainConfig(), name, resume=True))
 
     def runs(self) -> list[Path]:
         """The finished runs, from the oldest to the newest."""
@@ -250,6 +264,23 @@ class Project(ProjectFolder):
         if not (finished := self.runs()):
             raise ProjectError(f"{self.folder.name}: there is no trained model yet; train one first.")
         return finished[-1]
+
+
+def settings_of(run: Path) -> TrainConfig:
+    """Read the settings that a run was begun with.
+
+    Raises
+    ------
+    ConfigError
+        If its ``config.json`` cannot be read.
+    """
+    path = run / "config.json"
+    try:
+        return from_json(TrainConfig, json.loads(path.read_text("utf-8"))["settings"])
+    except ConfigError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); start a new training instead.") from error
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,11 +19,11 @@ from napari_slidecorr._napari.parts import box, button, timer
 from napari_slidecorr._napari.patch_counts import PatchCounts, doubts
 from napari_slidecorr._napari.torch_door import load_torch_for_job
 from napari_slidecorr.config import TrainConfig
-from napari_slidecorr.errors import ConfigError, SlideCorrError
+from napari_slidecorr.errors import ConfigError
 from napari_slidecorr.events import BatchDone, EpochDone, Event, JobEnd, Notice
 from napari_slidecorr.patches import PatchTable
+from napari_slidecorr.project import settings_of
 from napari_slidecorr.session import sentence
-from napari_slidecorr.settings import from_json
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -222,23 +221,6 @@ def stopped_run(project: Project) -> Path | None:
     stopped = [path.parent for path in (project.folder / "runs").glob("*/checkpoint.safetensors")]
     stopped = [run for run in stopped if not (run / "model.json").exists()]
     return max(stopped, key=lambda run: run.stat().st_mtime_ns, default=None)
-
-
-def settings_of(run: Path) -> TrainConfig:
-    """Read the settings that a run was begun with.
-
-    Raises
-    ------
-    ConfigError
-        If its ``config.json`` cannot be read.
-    """
-    path = run / "config.json"
-    try:
-        return from_json(TrainConfig, json.loads(path.read_text("utf-8"))["settings"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, SlideCorrError):
-            raise
-        raise ConfigError(f"{path}: cannot be read ({error}); start a new training instead.") from error
 
 
 def held_out_auc(run: Path) -> float | None:
