@@ -60,7 +60,7 @@ class Size:
     views: int
 
 
-QUICK, FULL = Size(8192, 7, 28, 12, 8), Size(20480, 15, 60, 12, 40)
+QUICK, FULL = Size(8192, 7, 24, 10, 6), Size(20480, 15, 60, 12, 40)
 
 
 def seconds(clock: Callable[[], float], results: Iterable[object]) -> float:
@@ -212,7 +212,7 @@ def sweep_over_raw(slide: Slide, readers: dict[str, Read | None], size: Size) ->
             if read is None or ("ours" not in name and band >= FEW_ROUNDS):
                 continue
             places = sweep_places(size, band)
-            places = places if "ours" in name else places[: 2 * size.side // SWEEP_PX]
+            places = places if "ours" in name else places[: size.side // SWEEP_PX]
             distinct = sorted({key for place in places for key in touched(*place)})
             raw = seconds(time.process_time, (load(*key) for key in distinct))
             reading = read
