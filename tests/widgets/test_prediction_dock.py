@@ -2,7 +2,9 @@ import json
 
 import numpy as np
 import pytest
+from hand import Hand
 from qtpy.QtCore import Qt
+from scipy import ndimage
 
 from napari_slidecorr import io
 from napari_slidecorr._napari.dock_prediction import PredictionDock, with_suffix
@@ -151,6 +153,54 @@ def test_the_dock_says_what_is_below_the_mouse(qtbot, dock, ends):
     assert told(-1000, 0) == ""
     row, column = np.argwhere(~prediction.predicted)[0]
     assert told(edges[0][row] + 2, edges[1][column] + 2) == "Not predicted here."
+
+
+def test_a_click_on_wrong_tissue_makes_a_region_of_the_right_class(qtbot, dock, ends):
+    prediction = predict(qtbot, dock, ends).result
+    slide_id, project = dock.session.current_slide, dock.session.project
+    before = project.regions(slide_id)
+    cells = np.argwhere(prediction.predicted)
+    row, column = cells[np.abs(cells - np.asarray(prediction.grid.shape) / 2).sum(axis=1).argmin()]  # in the middle
+    mpp, grid = prediction.grid.mpp, prediction.grid
+    y, x = ((grid.cell_edges_px(axis)[i] + 8) * mpp[axis] for axis, i in ((0, row), (1, column)))
+    dock.correction.class_choice.setCurrentIndex(1)
+    right = dock.correction.class_choice.currentText()
+
+    hand = Hand(dock.viewer, qtbot)
+    window = dock.viewer.window._qt_window
+    window.resize(1000, 800)
+    window.show()
+    qtbot.waitExposed(window)
+    dock.viewer.reset_view()
+    dock.viewer.layers.selection.active = find_layer(dock.viewer, "slide", slide_id)
+    hand.click((y / mpp[0], x / mpp[1]))
+    assert project.regions(slide_id) == before, "without the button a click is a click"
+    click(qtbot, dock.correction.button)
+    qtbot.wait(100)
+    scale = (
+        dock.viewer.layers.selection.active.scale
+    )  # the map is the active layer now: no drawing tool takes the click
+    hand.click((y / scale[0], x / scale[1]))
+    desk = dock.correction.desk
+    desk.flush()
+    after = project.regions(slide_id)
+    (made,) = [region for region in after if region.uid not in {one.uid for one in before}]
+    assert made.class_name == right
+    labels, _ = ndimage.label(prediction.class_map() == prediction.class_map()[row, column])
+    heights, widths = (np.diff(grid.cell_edges_px(axis)) for axis in (0, 1))
+    assert made.area_px == pytest.approx(np.outer(heights, widths)[labels == labels[row, column]].sum())
+    desk.editor.undo()
+    desk.flush()
+    assert len(project.regions(slide_id)) == len(before)
+
+
+def test_a_click_beside_the_map_says_so(qtbot, dock, ends):
+    prediction = predict(qtbot, dock, ends).result
+    row, column = np.argwhere(~prediction.predicted)[0]
+    mpp, grid = prediction.grid.mpp, prediction.grid
+    place = tuple((grid.cell_edges_px(axis)[i] + 2) * mpp[axis] for axis, i in ((0, row), (1, column)))
+    assert not dock.correction.correct(place)
+    assert "Nothing is predicted there" in dock.message.text()
 
 
 def test_cancel_keeps_the_blocks_and_predicting_again_goes_on(qtbot, dock, ends):

@@ -17,6 +17,7 @@ from napari_slidecorr._napari.errands import Errands
 from napari_slidecorr._napari.form import make_form
 from napari_slidecorr._napari.job_bar import JobBar
 from napari_slidecorr._napari.layers import find_layer
+from napari_slidecorr._napari.map_correction import MapCorrection
 from napari_slidecorr._napari.map_layers import MapView
 from napari_slidecorr._napari.map_legend import legend, told_score
 from napari_slidecorr._napari.parts import box, button
@@ -88,7 +89,9 @@ class PredictionDock(Dock):
         self.body.addWidget(self.job)
         self.body.addWidget(self.message)
         choices = _rows(Show=self.view_choice, Threshold=self.threshold)
-        self.map_box = box("Map", choices, self.legend, self.here, self.score, self.export_button)
+        self.correction = MapCorrection(napari_viewer, lambda: self._view, self.attempt, self.message.tell)
+        parts = self.legend, self.here, self.score, self.correction, self.export_button
+        self.map_box = box("Map", choices, *parts)
         self.body.addWidget(self.map_box)
         self.body.addStretch(1)
         self._shown: _Stored | None = None
@@ -320,6 +323,7 @@ class PredictionDock(Dock):
         self.score.setText(told_score(self._shown.prediction) if self._shown is not None and complete else "")
         self.score.setVisible(complete)
         self.here.clear()
+        self.correction.fill()
         self._tell_legend()
 
     def _choose_export(self) -> None:

@@ -156,12 +156,20 @@ class MapView:
         self._classes.visible, self._probability.visible = False, True
         self.refresh()
 
+    @property
+    def threshold(self) -> float:
+        """Below this probability a cell is unsure."""
+        return self._threshold
+
+    def place_px(self, world: tuple[float, float]) -> tuple[float, float]:
+        """Turn a place in the viewer's coordinates, where pixel centres lie on integers, into level-0 pixels."""
+        mpp = self.prediction.grid.mpp or (1.0, 1.0)
+        return world[0] / mpp[0] + 0.5, world[1] / mpp[1] + 0.5
+
     def told_at(self, world: tuple[float, float]) -> str:
         """Say class and probabilities at a place in the viewer's coordinates; empty beside the map."""
         grid = self.prediction.grid
-        mpp = grid.mpp or (1.0, 1.0)
-        places = [np.asarray([place / size + 0.5]) for place, size in zip(world, mpp, strict=True)]
-        row, column = (int(grid.cells_at(axis, place)[0]) for axis, place in enumerate(places))
+        row, column = (int(grid.cells_at(a, np.asarray([place]))[0]) for a, place in enumerate(self.place_px(world)))
         if min(row, column) < 0:
             return ""
         values = self.prediction.probabilities[:, row, column]

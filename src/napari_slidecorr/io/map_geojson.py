@@ -55,6 +55,23 @@ def write(
         file.write(b"\n]}\n")
 
 
+def area_at(prediction: PredictionMap, place_px: tuple[float, float], threshold: float = 0.0) -> Polygon | None:
+    """Give the 4-connected area of one class around a place, (y, x) level-0 pixels, as it is drawn on the slide.
+
+    Cells below the threshold count as a class of their own; None where nothing is predicted.
+    """
+    from scipy import ndimage
+
+    row, column = (int(prediction.grid.cells_at(axis, np.asarray([place]))[0]) for axis, place in enumerate(place_px))
+    if min(row, column) < 0 or not prediction.predicted[row, column]:
+        return None
+    class_map = prediction.class_map(threshold)
+    labels, _ = ndimage.label(prediction.predicted & (class_map == class_map[row, column]))
+    rows, columns = ndimage.find_objects(labels)[labels[row, column] - 1]
+    inside = labels[rows, columns] == labels[row, column]
+    return _on_slide(_outline(inside), prediction.grid, rows.start, columns.start)
+
+
 def _features(prediction: PredictionMap, threshold: float, colors: Mapping[str, Color]) -> Iterator[dict[str, Any]]:
     class_map = prediction.class_map(threshold)
     grid = prediction.grid
