@@ -167,7 +167,7 @@ def test_from_regions_to_an_exported_map(tmp_path, project, cohort):
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_in_order_and_the_same_command_resumes(project):
+def test_ctrl_c_stops_in_order_and_resume_goes_on_with_the_runs_own_settings(project):
     command = [sys.executable, "-c", "from napari_slidecorr.cli import main; main()"]
     arguments = ["train", str(project), *QUICK, "--name", "long", "--epochs", "6"]
     child = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -183,7 +183,7 @@ def test_ctrl_c_stops_in_order_and_the_same_command_resumes(project):
     assert not (project / "runs" / "long" / "model.json").exists()
 
     assert "epochs: 6 then, 7 now" in fails(*arguments[:-1], "7", "--resume")
-    outcome = CliRunner().invoke(app, [*arguments, "--resume"], catch_exceptions=False)
+    outcome = CliRunner().invoke(app, ["train", str(project), "--resume"], catch_exceptions=False)
     assert "Resuming after epoch" in outcome.stderr
     assert "after 6 epoch" in outcome.stdout
     assert (project / "runs" / "long" / "model.json").exists()

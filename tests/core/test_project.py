@@ -435,8 +435,11 @@ def test_a_stopped_run_goes_on(with_run):
             break
     events.close()
     assert [run.name for run in with_run.runs()] == ["scr-resnet18-001"]
+    assert with_run.stopped_settings() == with_run.stopped_settings("mine") == config
     result = drain(with_run.train(config, resume=True))
     assert [run.name for run in with_run.runs()] == ["scr-resnet18-001", "mine"]
+    with pytest.raises(ProjectError, match="nothing to resume"):
+        with_run.stopped_settings()
     assert [epoch.epoch for epoch in result.epochs] == [0, 1]
 
 

@@ -70,6 +70,23 @@ def test_train_shows_counts_terms_curve_and_the_model(qtbot, dock, ends):
     assert f"{dock.curve.epochs[-1].validation_auc:.3f}" in dock.runs.item(0).text()
     assert dock.message.text() == "Training completed."
     assert dock.job.bar.isHidden()
+    assert "waiting for patches" in dock.scores.text()
+
+
+def test_a_double_click_shows_the_curve_of_a_run(qtbot, dock, ends):
+    run(qtbot, dock, ends)
+    first = dock.curve.epochs
+    dock.form.edits["epochs"].write(1)
+    run(qtbot, dock, ends)
+    assert len(dock.curve.epochs) == 1
+    item = next(dock.runs.item(i) for i in range(2) if dock.runs.item(i).text().startswith("scr-test_resnet-001"))
+    assert "Slide correlation reduction (SCR), beta 0.1" in item.toolTip()
+    dock.runs.itemDoubleClicked.emit(item)
+    assert [(e.loss, e.validation_auc) for e in dock.curve.epochs] == [(e.loss, e.validation_auc) for e in first]
+    assert dock.notices.text().startswith("scr-test_resnet-001: Slide correlation reduction (SCR), beta 0.1")
+    (dock.session.project.folder / "runs" / "scr-test_resnet-001" / "curve.csv").write_text("epoch\nx\n")
+    dock.runs.itemDoubleClicked.emit(item)
+    assert dock.message.text() == "scr-test_resnet-001: its curve cannot be read."
 
 
 def test_cancel_stops_within_a_step_and_resume_goes_on(qtbot, dock, ends):

@@ -6,8 +6,9 @@ import csv
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QListWidget, QListWidgetItem, QSizePolicy
 
 from napari_slidecorr._napari.curve import Curve
@@ -24,6 +25,7 @@ from napari_slidecorr.events import BatchDone, EpochDone, Event, JobEnd, Notice
 from napari_slidecorr.patches import PatchTable
 from napari_slidecorr.project import settings_of
 from napari_slidecorr.session import sentence
+from napari_slidecorr.settings import fields_of
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -59,6 +61,7 @@ class TrainingDock(Dock):
         self.curve = Curve()
         self.runs = QListWidget()
         self.runs.setFixedHeight(90)
+        self.runs.itemDoubleClicked.connect(self._show_run)
         self.body.addWidget(box("Settings", self.form))
         self.body.addWidget(box("Patches", self.counts))
         self.body.addWidget(self.job)
@@ -131,9 +134,25 @@ class TrainingDock(Dock):
         for run in reversed(project.runs() if project is not None else []):
             auc = held_out_auc(run)
             item = QListWidgetItem(run.name if auc is None else f"{run.name}   held-out AUC {auc:.3f}")
-            item.setToolTip(str(run))
+            item.setData(Qt.ItemDataRole.UserRole, run)
+            item.setToolTip(f"{objective_of(run)}\n{run}\nDouble-click: show its curve.")
             self.runs.addItem(item)
         self._update_buttons()
+
+    def show_run(self, run: Path) -> None:
+        """Show the curve of a finished training, unless one is running."""
+        if self.job.is_running:
+            self.message.tell("The running training's curve is shown; look at others when it has ended.")
+            return
+        epochs = curve_of(run)
+        if not epochs:
+            self.message.tell(f"{run.name}: its curve cannot be read.", is_error=True)
+            return
+        self.curve.show_epochs(epochs)
+        self.terms.hide()
+        _say(self.notices, f"{run.name}: {objective_of(run)}")
+        _say(self.scores, told_scores(epochs[-1]))
+        self.progress.show()
 
     # -- what happens -------------------------------------------------------------------------------------------------
 
@@ -174,6 +193,9 @@ class TrainingDock(Dock):
     def _on_end(self, _end: JobEnd) -> None:
         self.job.rest()
         self._update_buttons()
+
+    def _show_run(self, item: QListWidgetItem) -> None:
+        self.show_run(item.data(Qt.ItemDataRole.UserRole))
 
     def _on_project(self) -> None:
         self._table = None
@@ -223,6 +245,19 @@ def stopped_run(project: Project) -> Path | None:
     return max(stopped, key=lambda run: run.stat().st_mtime_ns, default=None)
 
 
+def objective_of(run: Path) -> str:
+    """Name the objective, its settings, and the backbone of a run; empty when they cannot be read."""
+    try:
+        config = settings_of(run)
+    except ConfigError:
+        return ""
+    values = ", ".join(
+        f"{field.setting.label.lower()} {getattr(config.objective, field.name)}"
+        for field in fields_of(config.objective)
+    )
+    return ", ".join(filter(None, [config.objective.title, values, config.backbone]))
+
+
 def held_out_auc(run: Path) -> float | None:
     """Give the held-out AUC of a run's last epoch; None when nothing was held out or its curve cannot be read."""
     try:
@@ -247,7 +282,33 @@ def told_scores(event: EpochDone) -> str:
         "accuracy held out": event.validation_accuracy,
     }
     told = [f"{name} {score:.3f}" for name, score in scores.items() if math.isfinite(score)]
-    return f"Epoch {event.epoch + 1}: {', '.join([*told, f'{event.patches_per_second:.0f} patches/s'])}"
+    speed = f"{event.patches_per_second:.0f} patches/s, {_share_waited(event):.0%} of the time waiting for patches"
+    left = (event.total - event.done) * event.seconds
+    ends = [f"about {_told_seconds(left)} left"] if left else []
+    return f"Epoch {event.epoch + 1}: {', '.join([*told, speed, *ends])}"
+
+
+def _share_waited(event: EpochDone) -> float:
+    return min(1.0, event.data_wait_s / event.seconds) if event.seconds else 0.0
+
+
+def _told_seconds(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def curve_of(run: Path) -> list[EpochDone]:
+    """Read the curve of a run, as far as a chart shows it; empty when it cannot be read."""
+    try:
+        rows = list(csv.DictReader((run / "curve.csv").read_text("utf-8").splitlines()))
+        return [_epoch_of(row) for row in rows]
+    except (OSError, KeyError, TypeError, ValueError):
+        return []
+
+
+def _epoch_of(row: dict[str, str]) -> EpochDone:
+    names = ("loss", "pairs", "train_auc", "validation_auc", "validation_accuracy", "patches_per_second", "seconds")
+    values: dict[str, Any] = {name: float(row[name]) for name in names}
+    return EpochDone(phase="", epoch=int(row["epoch"]), terms={}, **values)
 
 
 def _say(label: QLabel, text: str) -> None:
