@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QComboBox, QHBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QFormLayout, QWidget
 
 from napari_slidecorr._napari.desk import desk_of
 from napari_slidecorr._napari.dock import narrow, refill
@@ -47,15 +47,15 @@ class MapCorrection(QWidget):
         self.class_choice.setToolTip("The right class of what you click.")
         self.button = button(
             "Click what is wrong",
-            "Press this, then click an area of the map: it becomes a region of the class beside, to train on again. "
+            "Press this, then click an area of the map: it becomes a region of the class above, to train on again. "
             "Undo it in the Regions dock.",
             self._on_button,
         )
         self.button.setCheckable(True)
-        layout = QHBoxLayout(self)
+        layout = QFormLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.button)
-        layout.addWidget(self.class_choice)
+        layout.addRow("Right class", self.class_choice)
+        layout.addRow(self.button)
         callbacks = self.desk.viewer.mouse_drag_callbacks
         callbacks.append(self._on_mouse)
         self.destroyed.connect(lambda: self._on_mouse in callbacks and callbacks.remove(self._on_mouse))
