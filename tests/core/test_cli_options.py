@@ -79,6 +79,8 @@ def configs(draw, config_type):
     made = {field.name: draw(values_of(field)) for field in fields_of(config_type)}
     if config_type is TrainConfig:
         made["patches_per_slide"] = max(2, made["patches_per_slide"])
+        if made["validation_fraction"] == 0:
+            made |= {"keep": "last", "patience": 0}
     return config_type(**made)
 
 
