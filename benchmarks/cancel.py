@@ -30,9 +30,10 @@ from napari_slidecorr.config import PatchConfig, ScrConfig, TrainConfig  # noqa:
 from napari_slidecorr.events import Event, JobEnd, JobStatus  # noqa: E402
 from napari_slidecorr.learning.models import make_model  # noqa: E402
 from napari_slidecorr.learning.training import train  # noqa: E402
+from napari_slidecorr.levels import Level  # noqa: E402
 from napari_slidecorr.patches import PatchSource, PatchTable, cut_patches  # noqa: E402
 from napari_slidecorr.regions import Region, RegionSet, polygon_from_rings  # noqa: E402
-from napari_slidecorr.slide import Level, Slide  # noqa: E402
+from napari_slidecorr.slide import Slide  # noqa: E402
 
 SIDE_PX, PATCH_PX = 2048, 224
 CLASSES = ("left", "right")

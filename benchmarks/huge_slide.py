@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from mosaic import write_huge
 
-from napari_slidecorr.slide import LevelView
+from napari_slidecorr.level_view import LevelView
 
 CODE = """
 import json, resource, sys, time

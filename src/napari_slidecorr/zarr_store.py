@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -20,8 +20,10 @@ from zarr.abc.store import (
 )
 from zarr.core.buffer import Buffer, BufferPrototype
 
+from napari_slidecorr.level_view import LevelView
+
 if TYPE_CHECKING:
-    from napari_slidecorr.slide import LevelView, Slide
+    from napari_slidecorr.levels import PixelSource
 
 _META = "zarr.json"
 _GROUP = {"zarr_format": 3, "node_type": "group", "attributes": {}}
@@ -35,8 +37,8 @@ class SlideStore(Store):
 
     Parameters
     ----------
-    slide : Slide
-        Stays as it is; closing the store does not close it.
+    source : PixelSource
+        Of the slide; stays as it is: closing the store does not close it.
     """
 
     supports_writes = False
@@ -44,23 +46,23 @@ class SlideStore(Store):
     supports_partial_writes = False
     supports_listing = True
 
-    def __init__(self, slide: Slide) -> None:
+    def __init__(self, source: PixelSource) -> None:
         super().__init__(read_only=True)
-        self._slide = slide
-        self._views: Sequence[LevelView] = slide.strict_levels()
+        self._source = source
+        self._views = [LevelView(source, level, None) for level in range(len(source.levels))]
         self._metadata = {_META: _encoded(_GROUP)}
         self._metadata |= {f"{i}/{_META}": _encoded(_array_metadata(view)) for i, view in enumerate(self._views)}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return SlideStore, (self._slide,)
+        return SlideStore, (self._source,)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, SlideStore) and other._slide is self._slide
+        return isinstance(other, SlideStore) and other._source is self._source
 
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return f"SlideStore({self._slide.path.name!r})"
+        return f"SlideStore({self._source.path.name!r})"
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Give metadata, or the pixels of a tile, uncompressed; None for a key that does not exist."""
@@ -117,7 +119,7 @@ class SlideStore(Store):
         self._refuse(key)
 
     def _refuse(self, *_: object) -> NoReturn:
-        raise ValueError(f"{self._slide.path.name}: slides are read-only; copy the array to a store of your own.")
+        raise ValueError(f"{self._source.path.name}: slides are read-only; copy the array to a store of your own.")
 
     def _place(self, key: str) -> tuple[int, int, int] | None:
         """Give level, row and column of a chunk's key (``2/c/7/4/0``)."""
@@ -132,7 +134,7 @@ class SlideStore(Store):
 
     def _pixels(self, level: int, row: int, column: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
         height, width, _ = _chunk(self._views[level])
-        pixels = self._slide.source.read_level(level, row * height, column * width, height, width)
+        pixels = self._source.read_level(level, row * height, column * width, height, width)
         return np.ascontiguousarray(pixels).reshape(-1).view(np.uint8)
 
 

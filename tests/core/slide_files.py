@@ -7,7 +7,7 @@ import tifffile
 import zarr
 from PIL import Image
 
-from napari_slidecorr.slide import BACKGROUND
+from napari_slidecorr.levels import BACKGROUND
 
 
 def picture(height, width, seed=0):

@@ -11,7 +11,8 @@ from slide_files import cut, half, picture, write_pyramid, write_sparse
 from napari_slidecorr.errors import DamagedTileError, SlideError
 from napari_slidecorr.geometry import Box
 from napari_slidecorr.io import open_slide
-from napari_slidecorr.slide import BACKGROUND, UNREADABLE, level_downsample
+from napari_slidecorr.level_view import UNREADABLE
+from napari_slidecorr.levels import BACKGROUND, level_downsample
 
 HEIGHT, WIDTH = 301, 405
 many = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -3,8 +3,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_slidecorr.levels import BACKGROUND, Level
 from napari_slidecorr.regions import Region, RegionSet, polygon_from_rings
-from napari_slidecorr.slide import BACKGROUND, Level, Slide
+from napari_slidecorr.slide import Slide
 
 SIZE_PX = 32
 CLASSES = ("stroma", "tumour")

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_slidecorr.slide import Level, Slide
+from napari_slidecorr.levels import Level
+from napari_slidecorr.slide import Slide
 
 
 @dataclass(frozen=True)

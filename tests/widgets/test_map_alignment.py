@@ -9,8 +9,9 @@ import pytest
 from napari_slidecorr._napari.layers import add_slide
 from napari_slidecorr._napari.map_layers import MapView
 from napari_slidecorr.geometry import Grid
+from napari_slidecorr.levels import Level
 from napari_slidecorr.prediction_map import PredictionMap
-from napari_slidecorr.slide import Level, Slide
+from napari_slidecorr.slide import Slide
 
 STRIDE, SHAPE = 32, (640, 832)
 

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from shapely import Polygon
 
+from napari_slidecorr.level_view import LevelView
 from napari_slidecorr.regions import Region, RegionSet, valid_polygons
-from napari_slidecorr.slide import LevelView, Slide
+from napari_slidecorr.slide import Slide
 
 if TYPE_CHECKING:
     import pandas as pd

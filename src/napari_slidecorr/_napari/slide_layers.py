@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_slidecorr._napari.layers import KEY, frame, slide_layer
-from napari_slidecorr.slide import LevelView, Slide
+from napari_slidecorr.level_view import LevelView
+from napari_slidecorr.slide import Slide
 
 LayerArguments = tuple[list[LevelView], dict[str, Any]]
 

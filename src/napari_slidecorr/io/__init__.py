@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napari_slidecorr.errors import MapError, RegionsError, SlideError
+from napari_slidecorr.levels import PixelSource
 from napari_slidecorr.regions import RegionSet
-from napari_slidecorr.slide import PixelSource, Slide
+from napari_slidecorr.slide import Slide
 
 if TYPE_CHECKING:
     from napari_slidecorr.prediction_map import PredictionMap

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_slidecorr.io.tiles import Tile, channel_readers
-from napari_slidecorr.slide import ChannelSource, Level
+from napari_slidecorr.levels import ChannelSource, Level
 
 COARSEST_PX = 1000
 _TILE_PX = 512

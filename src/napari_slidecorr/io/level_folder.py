@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from napari_slidecorr.errors import ProjectError
 from napari_slidecorr.geometry import YX
 from napari_slidecorr.io.atomic import PART, atomic_write_bytes, atomic_write_text, make_folder
-from napari_slidecorr.slide import BACKGROUND
+from napari_slidecorr.levels import BACKGROUND
 
 _OURS = "napari_slidecorr_levels"
 _ROOT = "zarr.json"

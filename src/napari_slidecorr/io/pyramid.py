@@ -11,7 +11,7 @@ from PIL import Image
 
 from napari_slidecorr.io.made_tiles import MadeTiles, bound_bytes, user_cache_folder
 from napari_slidecorr.io.tiles import Tile, TileReader
-from napari_slidecorr.slide import Level, PixelSource
+from napari_slidecorr.levels import Level, PixelSource
 
 COARSEST_PX = 1000
 """The coarsest level is at most this long and wide: a viewer reads it whole before it shows anything."""

@@ -17,7 +17,7 @@ from napari_slidecorr.errors import DamagedTileError, SlideError
 from napari_slidecorr.geometry import YX
 from napari_slidecorr.io.raw_file import FileState, check_is_data
 from napari_slidecorr.io.tiles import CACHE_BYTES, Tile, TileReader, reset_after_fork
-from napari_slidecorr.slide import BACKGROUND, Level, level_downsample
+from napari_slidecorr.levels import BACKGROUND, Level, level_downsample
 
 if TYPE_CHECKING:
     import openslide

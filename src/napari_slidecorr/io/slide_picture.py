@@ -13,7 +13,7 @@ from PIL import Image
 from napari_slidecorr.errors import SlideError
 from napari_slidecorr.io.raw_file import FileState, RawFile, check_is_data
 from napari_slidecorr.io.tiles import CACHE_BYTES, NOT_RGB, Tile, TileReader, reset_after_fork
-from napari_slidecorr.slide import BACKGROUND, Level
+from napari_slidecorr.levels import BACKGROUND, Level
 
 MAX_PIXELS = 80_000_000
 """A picture above this is refused: it is decoded whole and kept."""

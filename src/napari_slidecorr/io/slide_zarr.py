@@ -25,7 +25,7 @@ from napari_slidecorr.io.tiles import (
     TileReader,
     channel_readers,
 )
-from napari_slidecorr.slide import Level, level_downsample
+from napari_slidecorr.levels import Level, level_downsample
 
 _MIN_TILE_PX = 256
 _UM = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_slidecorr.errors import SlideError
 from napari_slidecorr.geometry import YX
-from napari_slidecorr.slide import Level, level_downsample
+from napari_slidecorr.levels import Level, level_downsample
 
 if TYPE_CHECKING:
     import tifffile

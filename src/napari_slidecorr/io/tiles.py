@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from napari_slidecorr.errors import DamagedTileError, SlideError
 from napari_slidecorr.geometry import YX
 from napari_slidecorr.io.raw_file import RawFile
-from napari_slidecorr.slide import BACKGROUND, Level
+from napari_slidecorr.levels import BACKGROUND, Level
 
 Tile = NDArray[Any]
 """Pixels, shape (h, w, samples); uint8 and 3 samples wherever a model may see them."""
