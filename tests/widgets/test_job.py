@@ -43,7 +43,7 @@ def run(qtbot, heard):
 
     def run(make_events):
         job = Job(make_events, heard.on_event, heard.on_end)
-        qtbot.waitUntil(lambda: bool(heard.ends), timeout=5000)
+        qtbot.waitUntil(lambda: bool(heard.ends), timeout=60_000)
         qtbot.wait(20)
         assert len(heard.ends) == 1, "exactly one end"
         assert heard.threads == {threading.main_thread()}
@@ -125,7 +125,7 @@ def test_cancel_closes_the_generator_in_its_own_thread(qtbot, heard):
             closed.append(threading.current_thread().name)
 
     job = Job(events, heard.on_event, heard.on_end)
-    qtbot.waitUntil(lambda: len(heard.events) > 2, timeout=5000)
+    qtbot.waitUntil(lambda: len(heard.events) > 2, timeout=60_000)
     job.cancel()
     qtbot.waitUntil(lambda: bool(heard.ends), timeout=1000)
     assert closed == [THREAD_NAME]
@@ -143,7 +143,7 @@ def test_an_error_while_closing_is_a_failure(qtbot, heard):
 
     job = Job(events, heard.on_event, heard.on_end)
     job.cancel()
-    qtbot.waitUntil(lambda: bool(heard.ends), timeout=5000)
+    qtbot.waitUntil(lambda: bool(heard.ends), timeout=60_000)
     assert (heard.ends[0].status, str(heard.ends[0].error)) in [
         (JobStatus.FAILED, "disk full"),
         (JobStatus.CANCELLED, "None"),  # cancelled before it began
@@ -195,7 +195,7 @@ def test_stop_gives_up_on_a_job_that_does_not_listen(qtbot, heard, caplog):
     assert time.monotonic() - began < 2
     assert "did not stop" in caplog.text
     release.set()
-    qtbot.waitUntil(lambda: bool(heard.ends), timeout=5000)
+    qtbot.waitUntil(lambda: bool(heard.ends), timeout=60_000)
 
 
 def test_an_error_in_a_listener_cancels_the_job_and_is_its_error(qtbot, heard):
@@ -208,7 +208,7 @@ def test_an_error_in_a_listener_cancels_the_job_and_is_its_error(qtbot, heard):
         raise ZeroDivisionError("in the dock")
 
     Job(events, listener, heard.on_end)
-    qtbot.waitUntil(lambda: bool(heard.ends), timeout=5000)
+    qtbot.waitUntil(lambda: bool(heard.ends), timeout=60_000)
     assert heard.ends[0].status is JobStatus.FAILED
     assert isinstance(heard.ends[0].error, ZeroDivisionError)
 
@@ -292,7 +292,7 @@ def test_cancel_reaches_into_a_step(heard, qtbot):
             check_interrupted()
 
     job = Job(events, heard.on_event, heard.on_end)
-    qtbot.waitUntil(lambda: bool(heard.events), timeout=5000)
+    qtbot.waitUntil(lambda: bool(heard.events), timeout=60_000)
     job.cancel()
-    qtbot.waitUntil(lambda: bool(heard.ends), timeout=5000)
+    qtbot.waitUntil(lambda: bool(heard.ends), timeout=60_000)
     assert (heard.ends[0].status, heard.ends[0].error) == (JobStatus.CANCELLED, None)

@@ -247,7 +247,7 @@ def test_a_stored_map_is_shown_when_its_slide_comes_into_view(qtbot, dock, ends)
     show(dock, second)
     assert dock.map_box.isHidden()
     show(dock, first)
-    qtbot.waitUntil(lambda: find_layer(dock.viewer, "class_map", first) is not None, timeout=10_000)
+    qtbot.waitUntil(lambda: find_layer(dock.viewer, "class_map", first) is not None, timeout=60_000)
     assert not dock.map_box.isHidden()
 
 
@@ -273,7 +273,7 @@ def test_export(qtbot, dock, ends, tmp_path, name):
     prediction = predict(qtbot, dock, ends).result
     assert dock.export_button.isEnabled()
     assert dock.export(tmp_path / name)
-    qtbot.waitUntil(lambda: "Exported to" in dock.message.text(), timeout=10_000)
+    qtbot.waitUntil(lambda: "Exported to" in dock.message.text(), timeout=60_000)
     if name.endswith("json"):
         assert json.loads((tmp_path / name).read_text())["type"] == "FeatureCollection"
     elif name.endswith("zarr"):
@@ -285,7 +285,7 @@ def test_export(qtbot, dock, ends, tmp_path, name):
 def test_an_export_that_fails_says_why(qtbot, dock, ends, tmp_path):
     predict(qtbot, dock, ends)
     assert dock.export(tmp_path / "out.pdf")
-    qtbot.waitUntil(lambda: "out.pdf" in dock.message.text() and dock.message.property("error"), timeout=10_000)
+    qtbot.waitUntil(lambda: "out.pdf" in dock.message.text() and dock.message.property("error"), timeout=60_000)
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def dock(viewer, qtbot, tmp_path, small_slides):
 
 def show(dock, qtbot, slide_id):
     dock.stage.show(slide_id)
-    qtbot.waitUntil(lambda: layers.find_layer(dock.viewer, "regions", slide_id) is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: layers.find_layer(dock.viewer, "regions", slide_id) is not None, timeout=60_000)
 
 
 def layer_of(dock):
@@ -139,7 +139,7 @@ def saved(dock, slide_id="one"):
 
 
 def wait_saved(qtbot, dock, check):
-    qtbot.waitUntil(lambda: check(saved(dock)), timeout=5_000)
+    qtbot.waitUntil(lambda: check(saved(dock)), timeout=60_000)
 
 
 def press(dock, key):
@@ -193,7 +193,7 @@ def test_undo_and_redo_by_keys_reach_the_disk(dock, qtbot):
     layer = layer_of(dock)
     for n in range(3):
         add(layer, 0, n * 200, 100)
-        qtbot.waitUntil(lambda n=n: len(dock.desk.editor.regions) == n + 1)
+        qtbot.waitUntil(lambda n=n: len(dock.desk.editor.regions) == n + 1, timeout=60_000)
     before = dock.desk.editor.regions
     dock.undo_button.click()
     dock.undo_button.click()
@@ -211,7 +211,7 @@ def test_undo_brings_a_deleted_region_back_to_its_place(dock, qtbot):
     layer = layer_of(dock)
     for n in range(3):
         add(layer, 0, n * 200, 100)
-    qtbot.waitUntil(lambda: len(dock.desk.editor.regions) == 3)
+    qtbot.waitUntil(lambda: len(dock.desk.editor.regions) == 3, timeout=60_000)
     before = dock.desk.editor.regions
     layer.selected_data = {1}
     dock.delete_button.click()
@@ -223,7 +223,7 @@ def test_undo_brings_a_deleted_region_back_to_its_place(dock, qtbot):
 def test_an_outline_that_crosses_itself_becomes_simple_regions(dock, qtbot):
     layer = layer_of(dock)
     layer.add_polygons([np.array([[100, 100], [300, 300], [100, 300], [300, 100]], float)])
-    qtbot.waitUntil(lambda: len(layer.data) == 2)
+    qtbot.waitUntil(lambda: len(layer.data) == 2, timeout=60_000)
     assert all(region.polygon.is_valid for region in dock.desk.editor.regions)
     assert "crossed itself" in dock.message.text()
     wait_saved(qtbot, dock, lambda regions: len(regions) == 2)
@@ -232,7 +232,7 @@ def test_an_outline_that_crosses_itself_becomes_simple_regions(dock, qtbot):
 def test_a_line_is_no_region(dock, qtbot):
     layer = layer_of(dock)
     layer.add_lines(np.array([[0, 0], [200, 200]]))
-    qtbot.waitUntil(lambda: len(layer.data) == 0)
+    qtbot.waitUntil(lambda: len(layer.data) == 0, timeout=60_000)
     assert "no region" in dock.message.text()
 
 
@@ -327,7 +327,7 @@ def test_a_full_disk_is_told_and_saved_when_there_is_room_again(dock, qtbot, mon
     with monkeypatch.context() as patch:
         patch.setattr(editor.project, "save_regions", full)
         add(editor.layer, 0, 0, 100)
-        qtbot.waitUntil(lambda: "no space" in dock.message.text(), timeout=5_000)
+        qtbot.waitUntil(lambda: "no space" in dock.message.text(), timeout=60_000)
         assert editor.dirty
     dock.desk.flush()
     assert not editor.dirty
@@ -376,14 +376,14 @@ def test_polygon_rectangle_and_lasso_are_drawn_with_the_mouse(dock, hand, qtbot)
     assert dock._tools["add_polygon"].isChecked()
     hand.click((200, 200), (200, 600), (600, 600))
     hand.double_click(600, 200)
-    qtbot.waitUntil(lambda: len(dock.desk.editor.regions) == 1, timeout=5_000)
+    qtbot.waitUntil(lambda: len(dock.desk.editor.regions) == 1, timeout=60_000)
     press(dock, "2")
     dock._tools["add_rectangle"].click()
     hand.drag((200, 800), (300, 900), (600, 1200))
-    qtbot.waitUntil(lambda: len(dock.desk.editor.regions) == 2, timeout=5_000)
+    qtbot.waitUntil(lambda: len(dock.desk.editor.regions) == 2, timeout=60_000)
     dock._tools["add_polygon_lasso"].click()
     hand.drag((700, 300), (700, 500), (800, 700), (900, 700), (950, 500), (900, 300), (800, 250))
-    qtbot.waitUntil(lambda: len(dock.desk.editor.regions) == 3, timeout=5_000)
+    qtbot.waitUntil(lambda: len(dock.desk.editor.regions) == 3, timeout=60_000)
     polygon, rectangle, lasso = dock.desk.editor.regions
     assert [region.class_name for region in (polygon, rectangle, lasso)] == [A, B, B]
     assert polygon.area_px == pytest.approx(400 * 400, rel=0.05)
@@ -396,7 +396,7 @@ def test_polygon_rectangle_and_lasso_are_drawn_with_the_mouse(dock, hand, qtbot)
 def test_a_stray_click_leaves_nothing(dock, hand, qtbot):
     dock._tools["add_rectangle"].click()
     hand.click((500, 500))
-    qtbot.waitUntil(lambda: "stray" in dock.message.text(), timeout=5_000)
+    qtbot.waitUntil(lambda: "stray" in dock.message.text(), timeout=60_000)
     dock._tools["add_polygon"].click()
     hand.click((500, 500), (500, 700))
     dock._tools["select"].click()
@@ -405,7 +405,7 @@ def test_a_stray_click_leaves_nothing(dock, hand, qtbot):
     assert not dock.desk.editor.history.can_undo
     dock._tools["add_rectangle"].click()
     hand.drag((200, 800), (300, 900), (600, 1200))
-    qtbot.waitUntil(lambda: len(dock.desk.editor.regions) == 1, timeout=5_000)
+    qtbot.waitUntil(lambda: len(dock.desk.editor.regions) == 1, timeout=60_000)
 
 
 def test_a_class_key_while_drawing_is_for_the_shape_being_drawn(dock, hand, qtbot):
@@ -413,7 +413,7 @@ def test_a_class_key_while_drawing_is_for_the_shape_being_drawn(dock, hand, qtbo
     hand.click((200, 200), (200, 600), (600, 600))
     press(dock, "2")
     hand.double_click(600, 200)
-    qtbot.waitUntil(lambda: len(dock.desk.editor.regions) == 1, timeout=5_000)
+    qtbot.waitUntil(lambda: len(dock.desk.editor.regions) == 1, timeout=60_000)
     assert dock.desk.editor.regions.regions[0].class_name == B
     assert dock.desk.editor.regions.regions[0].area_px == pytest.approx(400 * 400, rel=0.05)
 
@@ -433,7 +433,7 @@ def test_a_region_that_was_split_can_be_split_again(dock, qtbot):
     layer = layer_of(dock)
     crossed = np.array([[100, 100], [300, 300], [100, 300], [300, 100]], float)
     layer.add_polygons([crossed])
-    qtbot.waitUntil(lambda: len(layer.data) == 2)
+    qtbot.waitUntil(lambda: len(layer.data) == 2, timeout=60_000)
     layer.data = [crossed, layer.data[1]]
-    qtbot.waitUntil(lambda: len(layer.data) == 3)
+    qtbot.waitUntil(lambda: len(layer.data) == 3, timeout=60_000)
     assert len({region.uid for region in dock.desk.editor.regions}) == 3

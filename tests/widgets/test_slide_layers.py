@@ -106,7 +106,7 @@ def dock(make_napari_viewer, qtbot):
 
 
 def wait_shown(qtbot, dock, slide_id):
-    qtbot.waitUntil(lambda: dock.session.current_slide == slide_id, timeout=20_000)
+    qtbot.waitUntil(lambda: dock.session.current_slide == slide_id, timeout=60_000)
 
 
 def test_channels_are_shown_in_the_dock_and_refused_by_a_model(dock, tmp_path, stained, qtbot):
@@ -123,7 +123,7 @@ def test_thumbnails_and_switching_thirty_times(dock, tmp_path, small_slides, sta
     dock.create_project(tmp_path / "project")
     dock.add_slides([*small_slides, stained])
     wait_shown(qtbot, dock, "one")
-    qtbot.waitUntil(lambda: not dock.table.item(1, ID).icon().isNull(), timeout=20_000)
+    qtbot.waitUntil(lambda: not dock.table.item(1, ID).icon().isNull(), timeout=60_000)
     assert dock.table.item(2, ID).icon().isNull()
     for turn in range(30):
         step = 1 if turn % 4 < 2 else -1
@@ -153,7 +153,7 @@ def test_label_and_macro_images_are_read_on_request(dock, tmp_path, qtbot, monke
     assert reads == []
     dock.associated_button.click()
     found = lambda: [w for w in dock.children() if type(w).__name__ == "AssociatedWindow"]  # noqa: E731
-    qtbot.waitUntil(lambda: bool(found()), timeout=10_000)
+    qtbot.waitUntil(lambda: bool(found()), timeout=60_000)
     assert list(found()[0].pictures) == reads == ["thumbnail", "label"]
     np.testing.assert_array_equal(slide.associated("label"), label)
     found()[0].close()

@@ -56,7 +56,7 @@ def run(qtbot, dock, ends, button=None):
 
 
 def test_train_shows_counts_terms_curve_and_the_model(qtbot, dock, ends):
-    qtbot.waitUntil(lambda: "patches on 4 slides" in dock.counts.sum.text(), timeout=10_000)
+    qtbot.waitUntil(lambda: "patches on 4 slides" in dock.counts.sum.text(), timeout=60_000)
     assert dock.counts.table.rowCount() == 4
     end = run(qtbot, dock, ends)
     assert end.status is JobStatus.COMPLETED, end.error
@@ -96,7 +96,7 @@ def test_cancel_stops_within_a_step_and_resume_goes_on(qtbot, dock, ends):
     qtbot.waitUntil(lambda: len(dock.curve.epochs) >= 2, timeout=60_000)
     click(qtbot, dock.job.cancel)
     assert dock.job.cancel.text() == "Cancelling ..."
-    qtbot.waitUntil(lambda: bool(ends), timeout=5000)
+    qtbot.waitUntil(lambda: bool(ends), timeout=60_000)
     assert ends.pop().status is JobStatus.CANCELLED
     assert dock.runs.count() == 0
     assert "cancelled" in dock.message.text()
@@ -108,7 +108,7 @@ def test_cancel_stops_within_a_step_and_resume_goes_on(qtbot, dock, ends):
     qtbot.waitUntil(lambda: bool(dock.curve.epochs), timeout=60_000)
     assert dock.curve.epochs[0].epoch >= done, "it goes on after the last whole epoch"
     click(qtbot, dock.job.cancel)
-    qtbot.waitUntil(lambda: bool(ends), timeout=5000)
+    qtbot.waitUntil(lambda: bool(ends), timeout=60_000)
 
 
 def test_a_failure_stays_readable_and_the_next_training_can_start(qtbot, dock, ends, monkeypatch):
@@ -163,14 +163,14 @@ def test_without_project_the_dock_says_where_to_open_one(make_napari_viewer):
 
 
 def test_counts_follow_the_settings_and_the_regions(qtbot, dock, project):
-    qtbot.waitUntil(lambda: "patches on 4 slides" in dock.counts.sum.text(), timeout=10_000)
+    qtbot.waitUntil(lambda: "patches on 4 slides" in dock.counts.sum.text(), timeout=60_000)
     before = dock.counts.sum.text()
     dock.form.edits["patches"].editor.edits["size_px"].write(32)
-    qtbot.waitUntil(lambda: dock.counts.sum.text() != before, timeout=10_000)
+    qtbot.waitUntil(lambda: dock.counts.sum.text() != before, timeout=60_000)
     slide = project.cohort[0].id
     project.save_regions(slide, type(project.regions(slide))())
     dock.session.regions_changed.emit(slide)
-    qtbot.waitUntil(lambda: "patches on 3 slides" in dock.counts.sum.text(), timeout=10_000)
+    qtbot.waitUntil(lambda: "patches on 3 slides" in dock.counts.sum.text(), timeout=60_000)
 
 
 def test_doubts_before_a_run(project):
