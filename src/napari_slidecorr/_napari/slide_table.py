@@ -138,7 +138,10 @@ class SlideTable(QTableWidget):
         """Show a slide's thumbnail beside its name; nothing happens for a slide that is not in the table."""
         if slide_id in self.ids:
             self.blockSignals(True)
-            self.item(self.ids.index(slide_id), ID).setIcon(QIcon(pixmap(pixels, PICTURE_PX)))
+            picture = pixmap(pixels, PICTURE_PX)
+            icon = QIcon(picture)
+            icon.addPixmap(picture, QIcon.Mode.Selected)  # else Qt tints it, and its colour is what is looked for
+            self.item(self.ids.index(slide_id), ID).setIcon(icon)
             self.blockSignals(False)
             self.resizeRowToContents(self.ids.index(slide_id))
             self._fit()
