@@ -6,7 +6,6 @@ areas of all classes tile what was predicted.
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,8 +17,7 @@ from numpy.typing import NDArray
 from shapely import LinearRing, Polygon
 
 from napari_slidecorr.geometry import Grid
-from napari_slidecorr.io.atomic import atomic_file
-from napari_slidecorr.io.qupath import Color, feature
+from napari_slidecorr.io.qupath import Color, feature, write_features
 from napari_slidecorr.prediction_map import PredictionMap
 
 _NAMESPACE = uuid.UUID("0f9b7d52-6c1b-4d3a-8c5e-0f6a6f3d9a41")
@@ -46,13 +44,7 @@ def write(
     The measurements of an annotation are ``Mean probability`` of its class over its cells and, when the slide has a
     pixel size, ``Area mm2``. The same map always gives the same bytes.
     """
-    with atomic_file(path) as file:
-        file.write(b'{"type": "FeatureCollection", "features": [')
-        comma = b"\n"
-        for item in _features(prediction, threshold, colors or {}):
-            file.write(comma + json.dumps(item, allow_nan=False).encode("ascii"))
-            comma = b",\n"
-        file.write(b"\n]}\n")
+    write_features(path, _features(prediction, threshold, colors or {}))
 
 
 def area_at(prediction: PredictionMap, place_px: tuple[float, float], threshold: float = 0.0) -> Polygon | None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,8 +13,7 @@ from typing import Any
 import numpy as np
 import shapely
 
-from napari_slidecorr.io.atomic import atomic_file
-from napari_slidecorr.io.qupath import Color, feature
+from napari_slidecorr.io.qupath import Color, feature, write_features
 from napari_slidecorr.prediction_map import PredictionMap
 
 _NAMESPACE = uuid.UUID("5a0f6b0b-8a35-4e02-9d0c-53c6b21b8b0e")
@@ -37,13 +35,7 @@ def write(
     ProjectError
         If the file cannot be written.
     """
-    with atomic_file(path) as file:
-        file.write(b'{"type": "FeatureCollection", "features": [')
-        comma = b"\n"
-        for item in _tiles(prediction, threshold, colors or {}):
-            file.write(comma + json.dumps(item, allow_nan=False).encode("ascii"))
-            comma = b",\n"
-        file.write(b"\n]}\n")
+    write_features(path, _tiles(prediction, threshold, colors or {}))
 
 
 def _tiles(prediction: PredictionMap, threshold: float, colors: Mapping[str, Color]) -> Iterator[dict[str, Any]]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from shapely import Polygon
+
+from napari_slidecorr.io.atomic import atomic_file
 
 Color = tuple[int, int, int]
 
@@ -46,3 +50,20 @@ def feature(
 
 def _flipped(coords: Any) -> list[list[float]]:
     return [[float(point[1]), float(point[0])] for point in coords]
+
+
+def write_features(path: Path, features: Iterable[Mapping[str, Any]]) -> None:
+    """Write features as one collection, one after the other as they come, whole or not at all.
+
+    Raises
+    ------
+    ProjectError
+        If the file cannot be written.
+    """
+    with atomic_file(path) as file:
+        file.write(b'{"type": "FeatureCollection", "features": [')
+        comma = b"\n"
+        for item in features:
+            file.write(comma + json.dumps(item, allow_nan=False).encode("ascii"))
+            comma = b",\n"
+        file.write(b"\n]}\n")
