@@ -1,7 +1,9 @@
 """A hand on the mouse and the keyboard, over the canvas of a shown viewer."""
 
 import numpy as np
-from qtpy.QtCore import QPoint, Qt
+from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
+from qtpy.QtGui import QMouseEvent
+from qtpy.QtWidgets import QApplication
 from vispy.util import keys
 
 
@@ -23,9 +25,16 @@ class Hand:
         assert self.canvas.rect().contains(point), f"{(y, x)} is not in view"
         return point
 
+    def move(self, y, x, button=Qt.MouseButton.NoButton):
+        """Move the mouse as the window sees it; the display's pointer would tell of it when it likes, even after a click."""
+        point = self.at(y, x)
+        there = QPointF(point), QPointF(self.canvas.mapToGlobal(point))
+        none = Qt.MouseButton.NoButton, button, Qt.KeyboardModifier.NoModifier
+        QApplication.sendEvent(self.canvas, QMouseEvent(QEvent.Type.MouseMove, *there, *none))
+
     def click(self, *corners):
         for corner in corners:
-            self.qtbot.mouseMove(self.canvas, self.at(*corner))
+            self.move(*corner)
             self.qtbot.mouseClick(self.canvas, Qt.MouseButton.LeftButton, pos=self.at(*corner))
             self.qtbot.wait(30)
 
@@ -40,7 +49,7 @@ class Hand:
     def drag(self, *corners):
         self.qtbot.mousePress(self.canvas, Qt.MouseButton.LeftButton, pos=self.at(*corners[0]))
         for corner in corners[1:]:
-            self.qtbot.mouseMove(self.canvas, self.at(*corner))
+            self.move(*corner, Qt.MouseButton.LeftButton)
             self.qtbot.wait(20)
         self.qtbot.mouseRelease(self.canvas, Qt.MouseButton.LeftButton, pos=self.at(*corners[-1]))
 
