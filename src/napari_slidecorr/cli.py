@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from napari_slidecorr import cli_training
 from napari_slidecorr.cli_options import options_from
 from napari_slidecorr.cli_output import MISTAKE, print_result, told_in_one_sentence
 from napari_slidecorr.config import PredictConfig, TrainConfig
@@ -188,6 +189,9 @@ def train(
     )
     run = {"run": result.spec_path.parent, "model": result.spec_path, "weights": result.weights_path}
     print_result({**run, "epochs": [_curve_point(epoch) for epoch in result.epochs]}, text, json=json)
+
+
+app.command()(cli_training.runs)
 
 
 @app.command()

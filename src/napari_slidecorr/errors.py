@@ -44,3 +44,11 @@ class MapError(SlideCorrError, ValueError):
 
 class ProjectError(SlideCorrError, OSError):
     """A project folder cannot be made, read or written."""
+
+
+def sentence(error: BaseException) -> str:
+    """Give what an error says; one that was not raised on purpose carries its type, as its text alone seldom helps."""
+    text = str(error).strip()
+    if isinstance(error, SlideCorrError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -7,7 +7,6 @@ returns.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,7 +19,7 @@ import numpy as np
 from napari_slidecorr import io
 from napari_slidecorr.cohort import split_by_group
 from napari_slidecorr.config import PatchConfig, PredictConfig, TrainConfig
-from napari_slidecorr.errors import ConfigError, ProjectError
+from napari_slidecorr.errors import ProjectError
 from napari_slidecorr.events import BlockDone, Event, MapBegun, Notice, Predicted
 from napari_slidecorr.geometry import Box
 from napari_slidecorr.io.same_files import same_files
@@ -30,7 +29,7 @@ from napari_slidecorr.patches import PatchSource, PatchTable, check_trainable, c
 from napari_slidecorr.project_file import safe_name
 from napari_slidecorr.project_folder import ProjectFolder
 from napari_slidecorr.regions import Region, RegionSet, valid_polygons
-from napari_slidecorr.settings import from_json
+from napari_slidecorr.runs import CONFIG_NAME, RunRecord, list_runs, settings_of
 from napari_slidecorr.slide import Slide
 
 if TYPE_CHECKING:
@@ -123,6 +122,10 @@ class Project(ProjectFolder):
             (model.parent for model in (self.folder / "runs").glob(f"*/{MODEL_FILE}")),
             key=lambda run: ((run / MODEL_FILE).stat().st_mtime_ns, run.name),
         )
+
+    def run_records(self) -> list[RunRecord]:
+        """All runs with their state, settings, curve and score, from the oldest to the newest."""
+        return list_runs(self.folder / "runs")
 
     def predict(
         self,
@@ -241,7 +244,8 @@ class Project(ProjectFolder):
         if name is not None and name != safe_name(name):
             raise ProjectError(f"A run cannot be named {name!r}; {safe_name(name)!r} would do.")
         if resume:
-            stopped = [run for run in runs.glob(name or "*") if run.is_dir() and not (run / MODEL_FILE).exists()]
+            begun = (path.parent for path in runs.glob(f"{name or '*'}/{CONFIG_NAME}"))
+            stopped = [run for run in begun if not (run / MODEL_FILE).exists()]
             if not stopped:
                 raise ProjectError(f"{name or 'No run'}: nothing to resume in {runs}; start a new run.")
             return max(stopped, key=lambda run: run.stat().st_mtime_ns)
@@ -264,23 +268,6 @@ class Project(ProjectFolder):
         if not (finished := self.runs()):
             raise ProjectError(f"{self.folder.name}: there is no trained model yet; train one first.")
         return finished[-1]
-
-
-def settings_of(run: Path) -> TrainConfig:
-    """Read the settings that a run was begun with.
-
-    Raises
-    ------
-    ConfigError
-        If its ``config.json`` cannot be read.
-    """
-    path = run / "config.json"
-    try:
-        return from_json(TrainConfig, json.loads(path.read_text("utf-8"))["settings"])
-    except ConfigError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); start a new training instead.") from error
 
 
 @contextmanager

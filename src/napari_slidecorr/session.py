@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from psygnal import Signal
 
-from napari_slidecorr.errors import ProjectError, SlideCorrError
+from napari_slidecorr.errors import ProjectError, sentence
 from napari_slidecorr.events import Event, JobEnd, JobStatus, Predicted, Trained
 
 if TYPE_CHECKING:
     from napari_slidecorr.project import Project
+
+__all__ = ["MakeEvents", "OnEnd", "OnEvent", "Runner", "RunningJob", "Session", "sentence"]
 
 MakeEvents = Callable[[], Iterator[Event]]
 OnEvent = Callable[[Event], None]
@@ -218,11 +220,3 @@ class Session:
             self.message.emit(f"{title} failed: {sentence(end.error)}", True)
         else:
             self.message.emit(f"{title} {end.status.value}.", False)
-
-
-def sentence(error: BaseException) -> str:
-    """Give what an error says; one that was not raised on purpose carries its type, as its text alone seldom helps."""
-    text = str(error).strip()
-    if isinstance(error, SlideCorrError) and text:
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -12,10 +12,11 @@ from napari_slidecorr.events import EpochDone, Notice, drain
 from napari_slidecorr.learning import steps, training
 from napari_slidecorr.learning.freezing import freeze, last_block, set_training
 from napari_slidecorr.learning.models import load_model, make_model
-from napari_slidecorr.learning.run_records import best_epoch, is_over
 from napari_slidecorr.learning.schedules import learning_rate
+from napari_slidecorr.learning.stopping import is_over
 from napari_slidecorr.learning.training import train
 from napari_slidecorr.metrics import patch_auc
+from napari_slidecorr.runs import best_epoch
 
 
 @pytest.fixture

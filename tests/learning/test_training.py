@@ -69,6 +69,7 @@ def test_it_learns_two_colours_and_leaves_a_run(start, config, tables, tmp_path)
         "curve.csv",
         "model.json",
         "model.safetensors",
+        "state.json",
     ]
     model, spec = load_model(tmp_path / "run")
     assert spec.classes == tables[0].classes
@@ -168,7 +169,7 @@ def test_stopping_within_a_batch_ends_threads_and_leaves_no_part(start, config, 
         pass
     events.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("read-patches")]
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.json", "state.json"]
 
 
 def test_the_curve_as_csv(start, config, tmp_path):

@@ -23,7 +23,7 @@ from napari_slidecorr.config import TrainConfig
 from napari_slidecorr.errors import ConfigError
 from napari_slidecorr.events import BatchDone, EpochDone, Event, JobEnd, Notice
 from napari_slidecorr.patches import PatchTable
-from napari_slidecorr.project import settings_of
+from napari_slidecorr.runs import settings_of
 from napari_slidecorr.session import sentence
 from napari_slidecorr.settings import fields_of
 

@@ -12,9 +12,9 @@ from typing import Any
 from napari_slidecorr import __version__
 from napari_slidecorr.config import TrainConfig
 from napari_slidecorr.events import EpochDone
-from napari_slidecorr.learning.run_records import best_epoch
 from napari_slidecorr.model_spec import ModelSpec
 from napari_slidecorr.patches import PatchTable
+from napari_slidecorr.runs import best_epoch
 from napari_slidecorr.settings import fields_of
 from napari_slidecorr.slide import Slide
 

@@ -13,10 +13,9 @@ import numpy as np
 from napari_slidecorr.config import TrainConfig
 from napari_slidecorr.errors import CohortError, TrainingError
 from napari_slidecorr.patches import PatchTable
+from napari_slidecorr.runs import CONFIG_NAME
 from napari_slidecorr.settings import to_json
 from napari_slidecorr.slide import Slide
-
-CONFIG_NAME = "config.json"
 
 
 def check_tables(

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from napari_slidecorr import __version__
 from napari_slidecorr.config import TrainConfig
-from napari_slidecorr.events import BatchDone, EpochDone, Event, Notice, Trained, TrainResult
+from napari_slidecorr.errors import sentence
+from napari_slidecorr.events import BatchDone, EpochDone, Event, Interrupted, Notice, Trained, TrainResult
 from napari_slidecorr.io.atomic import atomic_write_text, make_folder
 from napari_slidecorr.learning.checkpoint import load_checkpoint, save_checkpoint
 from napari_slidecorr.learning.doubts import epoch_doubts
@@ -42,9 +43,8 @@ from napari_slidecorr.learning.models import (
     save_weights,
 )
 from napari_slidecorr.learning.objectives import make_objective
-from napari_slidecorr.learning.preconditions import CONFIG_NAME, check_run, check_tables, describe_run
+from napari_slidecorr.learning.preconditions import check_run, check_tables, describe_run
 from napari_slidecorr.learning.randomness import seeded
-from napari_slidecorr.learning.run_records import CURVE_NAME, best_epoch, curve_csv, is_over
 from napari_slidecorr.learning.schedules import learning_rate
 from napari_slidecorr.learning.staining import AS_READ, StainStep, make_stain_step
 from napari_slidecorr.learning.steps import (
@@ -55,9 +55,11 @@ from napari_slidecorr.learning.steps import (
     take_step,
     views_of,
 )
+from napari_slidecorr.learning.stopping import is_over
 from napari_slidecorr.metrics import accuracy, patch_auc
 from napari_slidecorr.model_spec import ModelSpec
 from napari_slidecorr.patches import PatchTable
+from napari_slidecorr.runs import CONFIG_NAME, CURVE_NAME, best_epoch, curve_csv, write_state
 from napari_slidecorr.sampling import Rows, class_shares, same_slide_pairs, slide_batches
 from napari_slidecorr.settings import to_json
 from napari_slidecorr.slide import Slide
@@ -117,7 +119,22 @@ def train(
     check_tables(train_table, validation_table, slides, config)
     choose_device(config.device)
     check_run(run, train_table, validation_table, config, resume=resume)
-    return _train(_Data(train_table, validation_table, slides), config, run, resume=resume)
+    return _recorded(run, _train(_Data(train_table, validation_table, slides), config, run, resume=resume))
+
+
+def _recorded(run: Path, events: Generator[Event, None, None]) -> Generator[Event, None, None]:
+    """Let the run's folder, once there is one, tell how the training ended."""
+    try:
+        yield from events
+    except (GeneratorExit, Interrupted, KeyboardInterrupt):
+        if (run / CONFIG_NAME).is_file():
+            write_state(run, "stopped")
+        raise
+    except Exception as error:
+        if (run / CONFIG_NAME).is_file():
+            write_state(run, "failed", sentence(error))
+        raise
+    write_state(run, "finished")
 
 
 @dataclass(frozen=True)
@@ -145,6 +162,7 @@ def _train(data: _Data, config: TrainConfig, run: Path, *, resume: bool) -> Gene
         "slides": slide_facts(data.in_use()),
     }
     atomic_write_text(run / CONFIG_NAME, json.dumps(description, indent=2))
+    write_state(run, "running")
     yield from _first_notices(trainee.model.start.note, data.train, config)
     data = replace(data, stain=(yield from make_stain_step(data.in_use(), _stain_target(config))))
     curve = load_checkpoint(run, trainee) if resume else []
