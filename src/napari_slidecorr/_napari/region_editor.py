@@ -13,6 +13,7 @@ from napari_slidecorr._napari import layers
 from napari_slidecorr._napari.history import History
 from napari_slidecorr._napari.parts import timer
 from napari_slidecorr.errors import RegionsError, SlideCorrError
+from napari_slidecorr.region_index import RegionIndex
 from napari_slidecorr.regions import Region, RegionSet, valid_polygons
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class RegionEditor:
         self.layer, self.slide_id, self.project = layer, slide_id, project
         self._changed, self._saved, self._tell = changed, saved, tell
         self.history = History(layers.regions_of(layer))
+        self._known_index = RegionIndex(self.history.present)
         self.drawing = False
         self._applying = False
         self.dirty = False
@@ -76,8 +78,25 @@ class RegionEditor:
 
     @property
     def selected(self) -> list[int]:
-        """Indices of the selected shapes, in their order."""
+        """Indices of the selected *shapes* of the layer, in their order; not of regions, see `selected_regions`."""
         return sorted(int(index) for index in self.layer.selected_data)
+
+    @property
+    def selected_regions(self) -> tuple[Region, ...]:
+        """The selected regions, in the order of `regions`; a shape that was not read yet is left out."""
+        uids = {str(self.layer.features["uid"].iloc[index]) for index in self.selected}
+        return tuple(region for region in self.regions if region.uid in uids)
+
+    def region_at(self, y_px: float, x_px: float) -> Region | None:
+        """Give the topmost region at a place, in corner-based level-0 pixels; None where none is."""
+        index = self._index.at(y_px, x_px)
+        return None if index is None else self.regions.regions[index]
+
+    def select(self, uids: Iterable[str]) -> None:
+        """Select these regions and no others; uids that no region has are passed over."""
+        wanted = set(uids)
+        shown = [str(uid) for uid in self.layer.features["uid"]]
+        self.layer.selected_data = {index for index, uid in enumerate(shown) if uid in wanted}
 
     def close(self) -> None:
         """Read and save what is pending, and listen no longer."""
@@ -107,11 +126,25 @@ class RegionEditor:
             self._recolour()
         self._record(regions)
 
-    def set_regions(self, regions: RegionSet) -> None:
-        """Replace the regions: one step that can be undone."""
+    def set_regions(self, regions: RegionSet, select: Iterable[str] = ()) -> None:
+        """Replace the regions: one step that can be undone.
+
+        Parameters
+        ----------
+        select : iterable of str
+            Uids of the regions that are selected afterwards.
+        """
         self.flush()
         self._show(regions)
         self._record(layers.regions_of(self.layer))
+        self.select(select)
+
+    @property
+    def _index(self) -> RegionIndex:
+        """Where the regions lie; made anew when they have changed."""
+        if self._known_index.regions is not self.regions:
+            self._known_index = RegionIndex(self.regions)
+        return self._known_index
 
     def undo(self) -> None:
         """Take the last step back."""
@@ -165,8 +198,7 @@ class RegionEditor:
         """
         self._let_go()
         self.read()
-        chosen = [self.regions.regions[index] for index in self.selected if index < len(self.regions)]
-        self.set_regions(with_holes(self.regions, chosen))
+        self.set_regions(with_holes(self.regions, self.selected_regions))
 
     def save(self) -> None:
         """Write the regions into the project; what cannot be written stays to be saved, and is told."""
