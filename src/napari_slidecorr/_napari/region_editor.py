@@ -48,6 +48,12 @@ class RegionEditor:
         Called with the slide's id after each save.
     tell
         Called with a sentence and whether it is an error.
+
+    Attributes
+    ----------
+    combine
+        Called with the regions before and after something was drawn by hand; gives what becomes of them, as when a
+        drawn outline is to be added to another region. One step that can be undone.
     """
 
     def __init__(
@@ -64,6 +70,7 @@ class RegionEditor:
         self._changed, self._saved, self._tell = changed, saved, tell
         self.history = History(layers.regions_of(layer))
         self._known_index = RegionIndex(self.history.present)
+        self.combine: Callable[[RegionSet, RegionSet], RegionSet] = lambda _before, after: after
         self.drawing = False
         self._applying = False
         self.dirty = False
@@ -119,7 +126,10 @@ class RegionEditor:
         self._drop_strays()
         shown = len(self.layer.data)
         regions = layers.regions_of(self.layer)
-        if len(regions) != shown:
+        combined = self.combine(self.regions, regions)
+        if combined is not regions:
+            self._show(regions := combined)
+        elif len(regions) != shown:
             self._tell_repair(shown, len(regions))
             self._show(regions)
         else:
