@@ -31,6 +31,7 @@ from napari_slidecorr.project_folder import ProjectFolder
 from napari_slidecorr.regions import Region, RegionSet, valid_polygons
 from napari_slidecorr.runs import CONFIG_NAME, RunRecord, list_runs, settings_of
 from napari_slidecorr.slide import Slide
+from napari_slidecorr.wanted import Wanted
 
 if TYPE_CHECKING:
     from napari_slidecorr.io.map_zarr import MapWriter
@@ -133,7 +134,8 @@ class Project(ProjectFolder):
         run: str | Path | None = None,
         config: PredictConfig | None = None,
         *,
-        first_box: Box | None = None,
+        wanted: Wanted | None = None,
+        only_box: Box | None = None,
     ) -> Iterator[Event]:
         """Predict slides with the model of a run; a map that was begun goes on, one that is whole is read.
 
@@ -141,8 +143,10 @@ class Project(ProjectFolder):
         ----------
         run : str or Path, optional
             A run's folder or its ``model.json``; the newest run when left out.
-        first_box : Box, optional
-            Level-0 pixels of the first slide, such as what is on the screen: predicted first.
+        wanted : Wanted, optional
+            What is on the screen, asked before every batch: predicted first.
+        only_box : Box, optional
+            Level-0 pixels: only the blocks of the map that meet it are made, and the map stays incomplete.
 
         Returns
         -------
@@ -163,7 +167,7 @@ class Project(ProjectFolder):
         slides = [self.slide(slide_id) for slide_id in slide_ids]
         for slide in slides:
             spec.geometry.footprint_px(slide.mpp, slide.id)
-        return self._predict(slides, folder, config or PredictConfig(), first_box)
+        return self._predict(slides, folder, config or PredictConfig(), wanted, only_box)
 
     def maps(self, slide_id: str) -> list[Path]:
         """The finished maps of a slide, from the oldest to the newest."""
@@ -196,10 +200,17 @@ class Project(ProjectFolder):
             name += f"-overlap{config.overlap:g}"
         if not config.tissue_only:
             name += "-all"
+        if config.orientations:
+            name += "-turned"
         return self.folder / "maps" / slide_id / f"{name}.ome.zarr"
 
     def _predict(
-        self, slides: Sequence[Slide], run: Path, config: PredictConfig, first_box: Box | None
+        self,
+        slides: Sequence[Slide],
+        run: Path,
+        config: PredictConfig,
+        wanted: Wanted | None,
+        only_box: Box | None,
     ) -> Iterator[Event]:
         from napari_slidecorr.learning.inference import prediction_grid
 
@@ -207,8 +218,7 @@ class Project(ProjectFolder):
         for slide in slides:
             prediction_grid(slide, loaded[1], config)
         for slide in slides:
-            yield from self.predict_slide(slide, loaded, config, first_box)
-            first_box = None
+            yield from self.predict_slide(slide, loaded, config, wanted=wanted, only_box=only_box)
 
     def load_model(self, run: Path) -> tuple[PatchClassifier, ModelSpec]:
         """Load the model of a run, to predict several slides one by one with `predict_slide`."""
@@ -221,23 +231,43 @@ class Project(ProjectFolder):
         slide: Slide,
         loaded: tuple[PatchClassifier, ModelSpec],
         config: PredictConfig,
-        first_box: Box | None = None,
+        *,
+        wanted: Wanted | None = None,
+        only_box: Box | None = None,
     ) -> Generator[Event, None, None]:
-        """Fill the map of one slide with a model that is loaded; events and errors as in `predict`."""
+        """Fill the map of one slide with a model that is loaded; events and errors as in `predict`.
+
+        Raises
+        ------
+        MapError
+            If another process is at it, or the slide has changed since the map was begun.
+        """
+        from napari_slidecorr.io.claim import claimed
+        from napari_slidecorr.io.content_digest import content_digest
         from napari_slidecorr.io.map_zarr import MapWriter
         from napari_slidecorr.learning.inference import predict, prediction_grid
+        from napari_slidecorr.learning.sweep import blocks_in
 
         model, spec = loaded
         path = self.map_path(slide.id, spec.id, config)
         about = spec.classes, prediction_grid(slide, spec, config), slide.id, spec.id
-        with MapWriter(path, *about, config.block_cells, colors=self.colors) as writer:
+        digest, colors = content_digest(slide.path), self.colors
+        with (
+            claimed(path),
+            MapWriter(path, *about, config.block_cells, colors=colors, slide_digest=digest, with_spread=config.orientations) as writer,
+        ):
             yield MapBegun(phase=f"Predict {slide.id}", begun=writer.read(), path=path)
-            if blocks := writer.missing_blocks():
-                work = predict(slide, model, spec, config, blocks=blocks, first_box=first_box)
+            blocks = writer.missing_blocks()
+            if only_box is not None:
+                blocks = blocks_in(writer.grid, blocks, only_box)
+            if blocks:
+                work = predict(slide, model, spec, config, blocks=blocks, wanted=wanted)
                 with _closed(work) as events:
                     yield from _stored(events, writer, slide.id)
-            writer.complete()
-            yield Predicted(phase=f"{slide.id} predicted", result=writer.read(), path=path)
+            complete = only_box is None or not writer.missing_blocks()
+            if complete:
+                writer.complete()
+            yield Predicted(phase=f"{slide.id} predicted", result=writer.read(), path=path, complete=complete)
 
     def _run_folder(self, config: TrainConfig, name: str | None, *, resume: bool) -> Path:
         runs = self.folder / "runs"

@@ -26,8 +26,10 @@ from napari_slidecorr.prediction_map import PredictionMap
 
 FORMAT = 1
 ARRAY = "0"
+SPREAD = "spread"
 _OURS = "napari_slidecorr"
 _ROOT = "zarr.json"
+_DIGEST = "slide_digest"
 _ZSTD_LEVEL = 3
 
 Color = tuple[int, int, int]
@@ -47,6 +49,11 @@ class MapWriter:
         Side of a block in cells. A map that exists keeps its own; see `missing_blocks`.
     colors : mapping of class to (r, g, b), optional
         Shown by viewers that read OME's channel colours.
+    slide_digest : str
+        Of the slide's content (`content_digest`); a map begun on other content is refused. Empty: nothing is compared.
+
+    with_spread : bool
+        Keep the spread of each cell too, as an array of its own; see `PredictionMap`.
 
     Raises
     ------
@@ -66,13 +73,19 @@ class MapWriter:
         block_cells: int,
         *,
         colors: Mapping[str, Color] | None = None,
+        slide_digest: str = "",
+        with_spread: bool = False,
     ) -> None:
         self.path = path
-        self._about = _about(classes, grid, slide_id, model_id, block_cells)
+        self._about = _about(classes, grid, slide_id, model_id, block_cells) | {
+            _DIGEST: slide_digest,
+            SPREAD: with_spread,
+        }
         if path.exists():
             self._about["block_cells"] = _check_same(path, self._about)
-            for left_over in (path / ARRAY).rglob("*" + PART):
-                left_over.unlink()
+            for array in (ARRAY, SPREAD):
+                for left_over in (path / array).rglob("*" + PART):
+                    left_over.unlink()
         else:
             _create(path, self._about, colors or {})
 
@@ -106,9 +119,14 @@ class MapWriter:
         expected = (len(self._about["classes"]), *(part.stop - part.start for part in place))
         if block.probabilities.shape != expected:
             raise MapError(f"{self.path.name}: a block has shape {block.probabilities.shape}, not {expected}.")
-        chunk = np.full((expected[0], self.block_cells, self.block_cells), np.nan, "<f4")
-        chunk[:, : expected[1], : expected[2]] = block.probabilities
-        target = self._chunk_path(place)
+        if self._about[SPREAD] and block.spread is not None:  # first: the chunk of probabilities says that all is there
+            self._write_chunk(self._chunk_path(place, SPREAD), block.spread[np.newaxis])
+        self._write_chunk(self._chunk_path(place), block.probabilities)
+
+    def _write_chunk(self, target: Path, values: NDArray[np.float32]) -> None:
+        layers, height, width = values.shape
+        chunk = np.full((layers, self.block_cells, self.block_cells), np.nan, "<f4")
+        chunk[:, :height, :width] = values
         make_folder(target.parent)
         atomic_write_bytes(target, _encode(chunk))
 
@@ -143,9 +161,9 @@ class MapWriter:
         start = part.start // self.block_cells * self.block_cells
         return 0 <= start < length and part == slice(start, min(start + self.block_cells, length))
 
-    def _chunk_path(self, block: Block) -> Path:
+    def _chunk_path(self, block: Block, array: str = ARRAY) -> Path:
         row, column = (part.start // self.block_cells for part in block)
-        return self.path / ARRAY / "c" / "0" / str(row) / str(column)
+        return self.path / array / "c" / "0" / str(row) / str(column)
 
 
 def read(path: Path, *, allow_incomplete: bool = False) -> PredictionMap:
@@ -164,9 +182,11 @@ def read(path: Path, *, allow_incomplete: bool = False) -> PredictionMap:
     try:
         array = zarr.open_array(path / ARRAY, mode="r")
         probabilities = np.asarray(array[:], np.float32)
+        spread = np.asarray(zarr.open_array(path / SPREAD, mode="r")[0], np.float32) if about.get(SPREAD) else None
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise MapError(f"{path.name}: the map is damaged ({error}); delete it and predict again.") from error
-    return PredictionMap(probabilities, tuple(about["classes"]), _grid(about), about["slide_id"], about["model_id"])
+    classes = tuple(about["classes"])
+    return PredictionMap(probabilities, classes, _grid(about), about["slide_id"], about["model_id"], spread)
 
 
 def write(
@@ -192,14 +212,28 @@ def write(
     shutil.rmtree(part, ignore_errors=True)
     try:
         about = prediction.classes, prediction.grid, prediction.slide_id, prediction.model_id
-        writer = MapWriter(part, *about, block_cells, colors=colors)
+        spread = prediction.spread
+        writer = MapWriter(part, *about, block_cells, colors=colors, with_spread=spread is not None)
         for rows, columns in writer.missing_blocks():
             values = prediction.probabilities[:, rows, columns]
-            writer.write(BlockDone(phase="write", rows=rows, columns=columns, probabilities=values))
+            part_of_spread = None if spread is None else spread[rows, columns]
+            block = BlockDone(phase="write", rows=rows, columns=columns, probabilities=values, spread=part_of_spread)
+            writer.write(block)
         writer.complete()
         _replace_folder(part, path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def facts(path: Path) -> dict[str, Any]:
+    """Give what a map says of itself without reading its numbers: classes, slide_id, model_id, complete and more.
+
+    Raises
+    ------
+    MapError
+        If it is missing or not one of ours.
+    """
+    return _read_about(path)
 
 
 def is_complete(path: Path) -> bool:
@@ -243,7 +277,32 @@ def _check_same(path: Path, wanted: Mapping[str, Any]) -> int:
                 f"{path.name}: the map there {difference}: {found[key]} instead of {wanted[key]}; delete it or choose "
                 "another name."
             )
+    if _is_other_slide(found, wanted[_DIGEST]):
+        raise MapError(_changed(path))
     return int(found["block_cells"])
+
+
+def check_slide(path: Path, slide_digest: str) -> None:
+    """Make sure that a slide has not changed since a map of it was begun; maps of older versions do not know.
+
+    Raises
+    ------
+    MapError
+        If it has, or there is no map.
+    """
+    if _is_other_slide(_read_about(path), slide_digest):
+        raise MapError(_changed(path))
+
+
+def _is_other_slide(about: Mapping[str, Any], slide_digest: str) -> bool:
+    there = about.get(_DIGEST, "")
+    return bool(there and slide_digest and there != slide_digest)
+
+
+def _changed(path: Path) -> str:
+    return (
+        f"{path.name}: the slide's file has changed since this map was begun; put the old file back, or delete {path}."
+    )
 
 
 def _read_about(path: Path) -> dict[str, Any]:
@@ -265,7 +324,6 @@ def _read_about(path: Path) -> dict[str, Any]:
 def _create(path: Path, about: dict[str, Any], colors: Mapping[str, Color]) -> None:
     """Make the folder with its metadata and no block, beside the target, then rename it."""
     import zarr
-    from zarr.codecs import BytesCodec, ZstdCodec
 
     make_folder(path.parent)
     part = path.with_name(path.name + ".new" + PART)
@@ -273,21 +331,29 @@ def _create(path: Path, about: dict[str, Any], colors: Mapping[str, Color]) -> N
     classes, side = len(about["classes"]), about["block_cells"]
     try:
         group = zarr.create_group(part, zarr_format=3, attributes={"ome": _ome(about, colors), _OURS: about})
-        group.create_array(
-            ARRAY,
-            shape=(classes, *about["grid"]["shape"]),
-            chunks=(classes, side, side),
-            dtype="float32",
-            fill_value=float("nan"),
-            serializer=BytesCodec(endian="little"),
-            compressors=[ZstdCodec(level=_ZSTD_LEVEL)],
-            dimension_names=("c", "y", "x"),
-        )
+        _create_array(group, ARRAY, classes, about["grid"]["shape"], side)
+        if about[SPREAD]:
+            _create_array(group, SPREAD, 1, about["grid"]["shape"], side)
         part.replace(path)
     except OSError as error:
         raise write_error(path, error) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _create_array(group: Any, name: str, layers: int, shape: tuple[int, int], side: int) -> None:
+    from zarr.codecs import BytesCodec, ZstdCodec
+
+    group.create_array(
+        name,
+        shape=(layers, *shape),
+        chunks=(layers, side, side),
+        dtype="float32",
+        fill_value=float("nan"),
+        serializer=BytesCodec(endian="little"),
+        compressors=[ZstdCodec(level=_ZSTD_LEVEL)],
+        dimension_names=("c", "y", "x"),
+    )
 
 
 def _encode(chunk: NDArray[np.float32]) -> bytes:
