@@ -264,9 +264,22 @@ class PredictConfig:
         step=0.25,
     )
     tissue_only: bool = setting(True, "Tissue only", "Leave glass out.")
-    batch_size: int = setting(32, "Batch size", "Patches a forward pass.", ge=1, le=4096, advanced=True)
+    orientations: bool = setting(
+        False,
+        "Eight orientations",
+        "See each patch turned and mirrored, eight times the work: the mean is the map, the spread its own layer.",
+        advanced=True,
+    )
+    batch_size: int = setting(
+        32,
+        "Batch size",
+        "Patches a forward pass; 0: by trial. Another size changes probabilities by rounding alone, about 1e-6.",
+        ge=0,
+        le=4096,
+        advanced=True,
+    )
     block_cells: int = setting(
-        64, "Block", "Side of the blocks in which the map is made and stored, in cells.", ge=1, le=1024, advanced=True
+        16, "Block", "Side of the blocks in which the map is made and stored, in cells.", ge=1, le=1024, advanced=True
     )
     device: Literal["auto", "cuda", "mps", "cpu"] = setting(
         "auto", "Device", "auto takes a GPU when there is one, and says which.", advanced=True

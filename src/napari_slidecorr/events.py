@@ -119,12 +119,36 @@ class BlockDone(Event):
         NaN where nothing was predicted.
     slide_id : str
         Of which slide, when several are predicted in turn.
+    spread : ndarray, shape (rows, columns), float32, or None
+        See `PredictionMap`.
     """
 
     rows: slice
     columns: slice
     probabilities: NDArray[np.float32]
     slide_id: str = ""
+    spread: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellsDone(Event):
+    """Some cells of blocks that are not yet whole, to be shown; they come again with their `BlockDone`.
+
+    Attributes
+    ----------
+    rows, columns : ndarray, shape (N,), int64
+        Where they lie in the map.
+    probabilities : ndarray, shape (K, N), float32
+        NaN where a patch could not be read.
+    spread : ndarray, shape (N,), float32, or None
+    slide_id : str
+    """
+
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    slide_id: str
+    spread: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,10 +176,20 @@ class MapBegun(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Predicted(Event):
-    """The end of a prediction; ``result`` is its `PredictionMap`, ``path`` where it was stored, if it was."""
+    """The end of a prediction.
+
+    Attributes
+    ----------
+    result : PredictionMap
+    path : Path or None
+        Where it was stored, if it was.
+    complete : bool
+        Whether that is the whole slide; not when a part of it was asked for.
+    """
 
     result: Any
     path: Path | None = None
+    complete: bool = True
 
 
 @dataclass(frozen=True)

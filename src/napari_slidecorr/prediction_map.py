@@ -24,6 +24,9 @@ class PredictionMap:
     grid : Grid
         Where the cells lie.
     slide_id, model_id : str
+    spread : ndarray, shape (rows, columns), float32, or None
+        Standard deviation, over eight orientations of the patch, of the probability of the most probable class; NaN
+        where nothing was predicted. None when patches were seen in one orientation.
     """
 
     probabilities: NDArray[np.float32]
@@ -31,6 +34,7 @@ class PredictionMap:
     grid: Grid
     slide_id: str
     model_id: str
+    spread: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         expected = (len(self.classes), *self.grid.shape)
@@ -38,11 +42,17 @@ class PredictionMap:
             raise MapError(
                 f"Map of {self.slide_id}: probabilities have shape {self.probabilities.shape}, not {expected}."
             )
+        if self.spread is not None and self.spread.shape != self.grid.shape:
+            raise MapError(f"Map of {self.slide_id}: spread has shape {self.spread.shape}, not {self.grid.shape}.")
 
     @classmethod
-    def empty(cls, classes: tuple[str, ...], grid: Grid, slide_id: str, model_id: str) -> PredictionMap:
+    def empty(
+        cls, classes: tuple[str, ...], grid: Grid, slide_id: str, model_id: str, *, with_spread: bool = False
+    ) -> PredictionMap:
         """A map in which nothing is predicted yet."""
-        return cls(np.full((len(classes), *grid.shape), np.nan, np.float32), classes, grid, slide_id, model_id)
+        spread = np.full(grid.shape, np.nan, np.float32) if with_spread else None
+        values = np.full((len(classes), *grid.shape), np.nan, np.float32)
+        return cls(values, classes, grid, slide_id, model_id, spread)
 
     @property
     def predicted(self) -> NDArray[np.bool_]:
@@ -71,17 +81,27 @@ class PredictionMap:
         most = np.log(max(2, len(self.classes)))
         return np.asarray(np.maximum(-(p * np.log(p)).sum(axis=0) / most, 0), np.float32)
 
-    def slide_score(self) -> dict[str, float]:
+    def slide_score(self, top_k: int | None = None) -> dict[str, float]:
         """Give the slide's score for each class: the mean of its patches' probabilities (Zhang et al. 2021, section 4).
+
+        Parameters
+        ----------
+        top_k : int, optional
+            The mean of only so many patches, those of the highest probability of the class; of all if there are fewer.
 
         Raises
         ------
         MapError
-            If no cell is predicted.
+            If no cell is predicted, or ``top_k`` is below 1.
         """
+        if top_k is not None and top_k < 1:
+            raise MapError(f"top_k is {top_k}; it must be at least 1.")
         if not self.predicted.any():
             raise MapError(f"Map of {self.slide_id}: no patch was predicted, so the slide has no score.")
-        means = self.probabilities[:, self.predicted].mean(axis=1, dtype=np.float64)
+        values = self.probabilities[:, self.predicted]
+        if top_k is not None and top_k < values.shape[1]:
+            values = np.partition(values, -top_k, axis=1)[:, -top_k:]
+        means = values.mean(axis=1, dtype=np.float64)
         return dict(zip(self.classes, means.tolist(), strict=True))
 
     def area_mm2(self, threshold: float = 0.0) -> dict[str, float] | None:

@@ -14,6 +14,7 @@ from napari_slidecorr.learning.inference import predict, prediction_grid
 from napari_slidecorr.learning.models import classify, make_model
 from napari_slidecorr.model_spec import ModelSpec
 from napari_slidecorr.slide import Slide
+from napari_slidecorr.wanted import Wanted
 
 SPEC = ModelSpec(
     backbone="test_resnet",
@@ -104,7 +105,7 @@ def test_no_blocks_left_is_no_work_and_no_warning(slide, model):
 
 
 def test_what_is_looked_at_comes_first(slide, model):
-    events = predict(slide, model, SPEC, CONFIG, first_box=Box(140, 140, 180, 180))
+    events = predict(slide, model, SPEC, CONFIG, wanted=Wanted("slide", Box(140, 140, 180, 180)))
     order = [(block.rows.start, block.columns.start) for block in blocks_of(events)]
     assert order[0] == (4, 4)
     assert sorted(order) == [(y, x) for y in (0, 4, 8) for x in (0, 4)]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import tee
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,15 +13,30 @@ from numpy.typing import NDArray
 
 from napari_slidecorr.config import PredictConfig
 from napari_slidecorr.errors import MapError, ModelError, SlideError
-from napari_slidecorr.events import BlockDone, Event, Notice, Predicted
+from napari_slidecorr.events import BlockDone, CellsDone, Event, Notice, Predicted
 from napari_slidecorr.geometry import Box, Grid
-from napari_slidecorr.learning.loading import Patches, read_ahead, stack
+from napari_slidecorr.learning.loading import Patches, stack
 from napari_slidecorr.learning.models import PatchClassifier, choose_device, classify, describe_device
 from napari_slidecorr.learning.staining import AS_READ, StainStep, make_stain_step
+from napari_slidecorr.learning.sweep import (
+    AHEAD_BYTES,
+    AHEAD_PATCHES,
+    CPU_SIZES,
+    GPU_SIZES,
+    BatchSize,
+    Block,
+    Cell,
+    Piece,
+    Reading,
+    Sweep,
+    default_readers,
+    every,
+)
 from napari_slidecorr.model_spec import ModelSpec
 from napari_slidecorr.prediction_map import PredictionMap
 from napari_slidecorr.slide import Slide
 from napari_slidecorr.tissue import find_tissue
+from napari_slidecorr.wanted import Wanted
 
 COARSEST = 1.5
 """How many times coarser than the model's patches a slide may be; finer ones are resampled."""
@@ -29,8 +44,8 @@ COARSEST = 1.5
 UNREADABLE_SHARE = 0.1
 """More damaged patches than this share of a slide (and than 32) end the prediction."""
 
-Block = tuple[slice, slice]
-Cell = tuple[int, int]
+PAINT_S = 0.1
+"""Cells of blocks that are not yet whole are told at most so often."""
 
 
 def prediction_grid(slide: Slide, spec: ModelSpec, config: PredictConfig) -> Grid:
@@ -61,7 +76,7 @@ def predict(
     config: PredictConfig,
     *,
     blocks: Sequence[Block] | None = None,
-    first_box: Box | None = None,
+    wanted: Wanted | None = None,
 ) -> Iterator[Event]:
     """Classify the patches of a slide.
 
@@ -71,8 +86,9 @@ def predict(
         What `models.load_model` gives; the model is moved to the config's device.
     blocks : sequence of (slice, slice), optional
         Only these blocks of the grid, in cells; all of them when left out.
-    first_box : Box, optional
-        Level-0 pixels, for example what is on the screen; the blocks nearest to its centre come first.
+    wanted : Wanted, optional
+        What is on the screen, asked before every batch: its cells come first, then the blocks nearest to it, and
+        `CellsDone` events tell of cells whose block is not yet whole.
 
     Returns
     -------
@@ -88,6 +104,13 @@ def predict(
         Now, if the device is absent or the model has another number of classes than its spec.
     MapError
         Now, if a block lies outside of the grid.
+
+    Notes
+    -----
+    Without `wanted` and with a fixed batch size the same call gives the same bits. Other batch sizes, and so a size
+    found by trial and cells taken in view order, change probabilities by rounding alone, about 1e-6.
+
+    A patch at the slide's edge is moved inwards, so that it shows no background that is not on the slide; see `Grid`.
     """
     grid = prediction_grid(slide, spec, config)
     chosen = list(grid.blocks(config.block_cells) if blocks is None else blocks)
@@ -95,12 +118,9 @@ def predict(
     if model.head.out_features != len(spec.classes):
         raise ModelError(f"The model has {model.head.out_features} outputs, and its spec {len(spec.classes)} classes.")
     device = choose_device(config.device)
-    if first_box is None:
-        # Downwards: the rows read last are those that the next block needs again, and they are still in the cache.
-        chosen.sort(key=lambda block: (block[1].start, block[0].start))
-    else:
-        chosen.sort(key=lambda block: _distance(grid, block, first_box))
-    job = _Job(slide, model, spec, config, grid, device)
+    # Downwards: the rows read last are those that the next block needs again, and they are still in the cache.
+    chosen.sort(key=lambda block: (block[1].start, block[0].start))
+    job = _Job(slide, model, spec, config, grid, device, wanted)
     return _predict(job, chosen)
 
 
@@ -111,15 +131,6 @@ def _check_blocks(blocks: Sequence[Block], grid: Grid) -> None:
                 raise MapError(f"Block {block} does not lie in the map of {grid.shape[0]} x {grid.shape[1]} cells.")
 
 
-def _distance(grid: Grid, block: Block, box: Box) -> float:
-    """Squared level-0 pixels between the centres of a block and a box."""
-    rows, columns = block
-    upper, lower = grid.patch_box(rows.start, columns.start), grid.patch_box(rows.stop - 1, columns.stop - 1)
-    y = (upper.y0 + lower.y1) - (box.y0 + box.y1)
-    x = (upper.x0 + lower.x1) - (box.x0 + box.x1)
-    return (y / 2) ** 2 + (x / 2) ** 2
-
-
 @dataclass(frozen=True)
 class _Job:
     slide: Slide
@@ -128,16 +139,20 @@ class _Job:
     config: PredictConfig
     grid: Grid
     device: torch.device
+    wanted: Wanted | None = None
     stain: StainStep = AS_READ
 
+    def read(self, cell: Cell) -> Patches | SlideError:
+        """Read the patch of a cell as the model sees it; an error is given, not raised: the others go on."""
+        try:
+            return self.stain(self.slide, self.slide.read(self.grid.patch_box(*cell), self.spec.geometry.size_px))
+        except SlideError as error:
+            return error
 
-@dataclass(frozen=True)
-class _Piece:
-    """A batch of cells of one block, and whether it is the block's last."""
-
-    block: Block
-    cells: list[Cell]
-    last: bool
+    @property
+    def box(self) -> Box | None:
+        """What is looked at now."""
+        return self.wanted.box_on(self.slide.id) if self.wanted else None
 
 
 def _predict(job: _Job, blocks: Sequence[Block]) -> Generator[Event, None, None]:
@@ -147,7 +162,9 @@ def _predict(job: _Job, blocks: Sequence[Block]) -> Generator[Event, None, None]
     total = sum(int(np.count_nonzero(wanted[block])) for block in blocks)
     if not total and _covers(blocks, job.grid):
         yield Notice(phase="Preparing", message=f"{job.slide.id}: no tissue was found.", warning=True)
-    out = PredictionMap.empty(job.spec.classes, job.grid, job.slide.id, job.spec.id)
+    out = PredictionMap.empty(
+        job.spec.classes, job.grid, job.slide.id, job.spec.id, with_spread=job.config.orientations
+    )
     job.model.to(job.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     damage = _Damage(job.slide, total)
     yield from _run(job, blocks, wanted, out, damage)
@@ -167,16 +184,6 @@ def _find_cells(job: _Job, blocks: Sequence[Block]) -> Generator[Event, None, ND
     wanted = find_tissue(job.slide).cells(job.grid) if job.config.tissue_only else np.ones(job.grid.shape, bool)
     yield Event(phase="Finding tissue", done=len(blocks), total=len(blocks))
     return wanted
-
-
-def _pieces(blocks: Sequence[Block], wanted: NDArray[np.bool_], size: int) -> Iterator[_Piece]:
-    """Cut blocks into batches of cells, row by row: a map of millions of cells never lists them all."""
-    for block in blocks:
-        cells = np.argwhere(wanted[block]) + [part.start for part in block]
-        starts = range(0, max(1, len(cells)), size)
-        for start in starts:
-            piece = [(int(row), int(column)) for row, column in cells[start : start + size]]
-            yield _Piece(block, piece, last=start == starts[-1])
 
 
 class _Damage:
@@ -199,34 +206,103 @@ class _Damage:
 def _run(
     job: _Job, blocks: Sequence[Block], wanted: NDArray[np.bool_], out: PredictionMap, damage: _Damage
 ) -> Generator[Event, None, None]:
-    done = 0
-    pieces, ahead = tee(_pieces(blocks, wanted, job.config.batch_size))
-
-    def read(cell: Cell) -> Patches | SlideError:
-        try:
-            return job.stain(job.slide, job.slide.read(job.grid.patch_box(*cell), job.spec.geometry.size_px))
-        except SlideError as error:
-            return error
-
-    with closing(read_ahead((piece.cells for piece in ahead), read)) as reader:
-        for piece, found in zip(pieces, reader, strict=True):
+    done, fresh = 0, []
+    sweep = Sweep(job.grid, blocks, wanted)
+    on_cpu = job.device.type == "cpu"
+    batch = BatchSize(job.config.batch_size, CPU_SIZES if on_cpu else GPU_SIZES)
+    paints = every(PAINT_S)
+    with Reading(job.read, default_readers(on_cpu=on_cpu)) as reading:
+        for piece, found in _in_order(job, sweep, batch, reading):
             damage.add([patch for patch in found if isinstance(patch, SlideError)])
-            _fill(job, piece, found, out.probabilities)
+            start = time.perf_counter()
+            yield from _fill(job, piece, found, out, batch)
+            batch.record(len(piece.cells), time.perf_counter() - start)
             done += len(piece.cells)
             counts = {"phase": "Predicting", "done": done, "total": damage.total}
-            if piece.last:
-                rows, columns = piece.block
-                block = out.probabilities[:, rows, columns].copy()
-                yield BlockDone(**counts, rows=rows, columns=columns, probabilities=block)  # type: ignore[arg-type]
+            fresh += piece.cells
+            if sweep.finish(piece):
+                yield _block_done(piece.block, out, counts)
+            elif job.wanted is not None and next(paints):
+                yield _cells_done(fresh, out, counts)
+                fresh = []
             else:
                 yield Event(**counts)  # type: ignore[arg-type]
 
 
-def _fill(job: _Job, piece: _Piece, found: Sequence[Patches | SlideError], probabilities: NDArray[np.float32]) -> None:
+def _in_order(
+    job: _Job, sweep: Sweep, batch: BatchSize, reading: Reading[Patches | SlideError]
+) -> Iterator[tuple[Piece, list[Patches | SlideError]]]:
+    """Give the pieces and their patches as they are wanted, with some read ahead; what nobody wants now is put back."""
+    patch_bytes = 3 * job.spec.geometry.size_px**2
+    ahead = max(1, min(AHEAD_PATCHES, AHEAD_BYTES // patch_bytes))
+    seen: Box | None = None
+
+    def top_up() -> None:
+        while reading.pieces < 2 or reading.patches < ahead:
+            if (piece := sweep.take(batch.next(watched=sweep.is_watched))) is None:
+                return
+            reading.add(piece)
+
+    while True:
+        if (box := job.box) != seen:
+            seen = box
+            sweep.put_back(reading.drop())
+            sweep.look(box)
+        top_up()
+        if not reading.pieces:
+            return
+        taken = reading.take()
+        top_up()
+        yield taken
+
+
+def _block_done(block: Block, out: PredictionMap, counts: dict[str, Any]) -> BlockDone:
+    rows, columns = block
+    spread = None if out.spread is None else out.spread[rows, columns].copy()
+    values = out.probabilities[:, rows, columns].copy()
+    return BlockDone(**counts, rows=rows, columns=columns, probabilities=values, spread=spread)
+
+
+def _cells_done(cells: Sequence[Cell], out: PredictionMap, counts: dict[str, Any]) -> CellsDone:
+    rows, columns = np.asarray(cells).T
+    spread = None if out.spread is None else out.spread[rows, columns]
+    values = out.probabilities[:, rows, columns]
+    return CellsDone(**counts, rows=rows, columns=columns, probabilities=values, spread=spread, slide_id=out.slide_id)
+
+
+def _fill(
+    job: _Job, piece: Piece, found: Sequence[Patches | SlideError], out: PredictionMap, batch: BatchSize
+) -> Generator[Notice, None, None]:
     """Classify the patches that could be read and write them to their cells; the others stay NaN."""
     pairs = [(cell, patch) for cell, patch in zip(piece.cells, found, strict=True) if not isinstance(patch, SlideError)]
-    if not pairs:
-        return
-    rows, columns = np.asarray([cell for cell, _ in pairs]).T
-    patches = stack([patch for _, patch in pairs], job.spec.geometry.size_px)
-    probabilities[:, rows, columns] = classify(job.model, patches).T
+    start = 0
+    while start < len(pairs):
+        count = min(batch.limit, len(pairs) - start)
+        patches = stack([patch for _, patch in pairs[start : start + count]], job.spec.geometry.size_px)
+        try:
+            values, spread = _classify(job, patches)
+        except ModelError as error:
+            if count == 1 or not isinstance(error.__cause__, torch.cuda.OutOfMemoryError):
+                raise
+            batch.halve(count)
+            yield Notice(
+                phase="Predicting",
+                message=f"{count} patches at once do not fit into the GPU's memory; going on with {batch.limit}.",
+            )
+            continue
+        rows, columns = np.asarray([cell for cell, _ in pairs[start : start + count]]).T
+        out.probabilities[:, rows, columns] = values.T
+        if out.spread is not None:
+            out.spread[rows, columns] = spread
+        start += count
+
+
+def _classify(job: _Job, patches: Patches) -> tuple[NDArray[np.float32], NDArray[np.float32] | float]:
+    """Give probabilities, shape (N, K), and over eight orientations the spread of the best class's, shape (N,)."""
+    if not job.config.orientations:
+        return classify(job.model, patches), np.nan
+    turned = [np.rot90(patches, k, axes=(1, 2)) for k in range(4)]
+    each = np.stack([classify(job.model, view) for one in turned for view in (one, one[:, :, ::-1])])
+    mean = each.mean(axis=0)
+    best = mean.argmax(axis=1)
+    return mean, each.std(axis=0)[np.arange(len(mean)), best]
