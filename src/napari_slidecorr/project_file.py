@@ -28,6 +28,26 @@ first that is free."""
 IGNORE_COLOR: Color = (128, 128, 128)
 
 
+Stamp = tuple[int, int, int]
+
+
+def stamp_of(path: Path) -> Stamp | None:
+    """Give what changes whenever a file is replaced; None without one.
+
+    Raises
+    ------
+    ProjectError
+        If the folder cannot be looked into.
+    """
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ProjectError(f"{path}: cannot be read ({error.strerror}); check the folder.") from error
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
 def project_json(slides: Iterable[CohortSlide], colors: Mapping[str, Color]) -> str:
     """Give the text of ``project.json``."""
     told = {
