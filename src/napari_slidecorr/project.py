@@ -222,9 +222,9 @@ class Project(ProjectFolder):
 
     def load_model(self, run: Path) -> tuple[PatchClassifier, ModelSpec]:
         """Load the model of a run, to predict several slides one by one with `predict_slide`."""
-        from napari_slidecorr.learning.models import load_model
+        from napari_slidecorr.learning.kept_model import load_kept_model
 
-        return load_model(run)
+        return load_kept_model(run)
 
     def predict_slide(
         self,
