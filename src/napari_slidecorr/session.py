@@ -54,6 +54,8 @@ class Session:
         Something else is open; slides came, went or changed; a run was finished.
     regions_changed, current_slide_changed, maps_changed
         Carry the slide's id.
+    classes_changed, continue_from
+        Names or colours are others; carries the folder of a run that somebody wants to train on from.
     job_started, job_event, job_ended
         Carry the title, each `Event`, and the one `JobEnd`.
     message
@@ -66,6 +68,8 @@ class Session:
     current_slide_changed = Signal(str)
     runs_changed = Signal()
     maps_changed = Signal(str)
+    classes_changed = Signal()
+    continue_from = Signal(object)
     job_started = Signal(str)
     job_event = Signal(Event)
     job_ended = Signal(JobEnd)
