@@ -111,6 +111,7 @@ class Desk:
             layers.set_classes(editor.layer, editor.project.classes)
             layers.set_class(editor.layer, self.current_class)
             layers.recolour(editor.layer, editor.project.colors)
+        self.session.classes_changed.emit()
 
     def editors(self) -> list[RegionEditor]:
         """All open editors."""
