@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +85,7 @@ class TrainingDock(Dock):
         self.listen(self.session.slides_changed, self._recount)
         self.listen(self.session.regions_changed, self._recount)
         self.listen(self.session.runs_changed, self.list_runs)
+        self.listen(self.session.continue_from, self.continue_from)
         self.listen(self.session.job_started, self._on_start)
         self.listen(self.session.job_event, self._on_event)
         self.listen(self.session.job_ended, self._on_end)
@@ -107,6 +109,15 @@ class TrainingDock(Dock):
             self.message.tell("There is no stopped training to go on with.", is_error=True)
             return False
         return self.attempt(lambda: self.form.set(settings_of(stopped))) and self._start(self.form.read(), stopped.name)
+
+    def continue_from(self, run: Path) -> None:
+        """Show the settings of a finished run with its weights as the start; a click on *Train* goes on from there."""
+
+        def fill() -> None:
+            self.form.set(replace(settings_of(run), weights=str(run / "model.safetensors")))
+
+        if self.attempt(fill):
+            self.message.tell(f"Ready to go on from {run.name}: its settings, and its weights as the start. Press Train.")
 
     def count(self) -> None:
         """Count the patches that the regions give, in a thread."""
