@@ -52,6 +52,8 @@ class Session:
     ----------
     project_changed, slides_changed, runs_changed
         Something else is open; slides came, went or changed; a run was finished.
+    project_reopened
+        The same project was read anew; carries the id of the slide that was in view, or an empty one.
     regions_changed, current_slide_changed, maps_changed
         Carry the slide's id.
     classes_changed, continue_from
@@ -63,6 +65,7 @@ class Session:
     """
 
     project_changed = Signal()
+    project_reopened = Signal(str)
     slides_changed = Signal()
     regions_changed = Signal(str)
     current_slide_changed = Signal(str)
@@ -93,6 +96,10 @@ class Session:
             raise ProjectError(
                 f"{self._job_title} still runs. Wait for its end, or cancel it, before opening a project."
             )
+        if self._project is not None and self._project is not project:
+            self._project.release()
+        if project is not None:
+            project.claim()
         self._project = project
         self._current_slide = None
         self.project_changed.emit()
@@ -124,6 +131,29 @@ class Session:
 
         self.project = project = Project.create(folder, classes)
         return project
+
+    def reopen_project(self, *, take_over: bool = False) -> Project:
+        """Read the open project anew, and have it for ourselves if it is free or its owner is dead.
+
+        Parameters
+        ----------
+        take_over : bool
+            Also from an owner on another machine that may be dead, as it has not been heard of for a minute.
+
+        Raises
+        ------
+        ProjectError
+            If none is open, it cannot be read any more, or a job runs.
+        """
+        from napari_slidecorr.project import Project
+
+        slide_id = self._current_slide or ""
+        fresh = Project.open(self.require_project().folder)
+        if take_over and not self.busy:
+            fresh.claim(take_over=True)
+        self.project = fresh
+        self.project_reopened.emit(slide_id)
+        return fresh
 
     def require_project(self) -> Project:
         """Give the open project.
@@ -159,7 +189,13 @@ class Session:
         return self._job_title
 
     def start(
-        self, make_events: MakeEvents, title: str, on_event: OnEvent | None = None, on_end: OnEnd | None = None
+        self,
+        make_events: MakeEvents,
+        title: str,
+        on_event: OnEvent | None = None,
+        on_end: OnEnd | None = None,
+        *,
+        writes: bool = True,
     ) -> bool:
         """Start a job, unless one runs.
 
@@ -171,14 +207,19 @@ class Session:
             What it is, for a person: ``"Training"``.
         on_event, on_end
             Called in this thread before the session's own signals.
+        writes
+            Whether it changes the project's folder, which a read-only project forbids.
 
         Returns
         -------
         bool
-            False, with an error message, when another job runs.
+            False, with an error message, when another job runs or it may not write.
         """
         if self.busy:
             self.message.emit(f"{self._job_title} still runs. {title} can start when it ends or is cancelled.", True)
+            return False
+        if writes and self._project is not None and self._project.read_only:
+            self.message.emit(f"{title} cannot start: {self._project.read_only}", True)
             return False
         self._job_title = title
         self.job_started.emit(title)
@@ -205,8 +246,11 @@ class Session:
             self._job.cancel()
 
     def close(self, seconds: float = 10.0) -> bool:
-        """Cancel the running job and wait for its end; False when it still runs after that time."""
-        return self._job is None or self._job.stop(seconds)
+        """Cancel the running job, wait for its end and let others write; False when it still runs after that time."""
+        ended = self._job is None or self._job.stop(seconds)
+        if self._project is not None:
+            self._project.release()
+        return ended
 
     def report(self, error: BaseException) -> None:
         """Send an error to whoever shows messages."""

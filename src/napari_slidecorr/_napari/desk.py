@@ -15,7 +15,10 @@ from qtpy.QtCore import QCoreApplication
 
 from napari_slidecorr._napari import layers
 from napari_slidecorr._napari.job import session_of
+from napari_slidecorr._napari.keys import CLASS_KEYS, bound, napari_key
 from napari_slidecorr._napari.region_editor import RegionEditor
+from napari_slidecorr._napari.region_tools import RegionTools
+from napari_slidecorr.errors import SlideCorrError
 from napari_slidecorr.regions import IGNORE, RegionSet
 
 if TYPE_CHECKING:
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from napari_slidecorr.session import Session
     from napari_slidecorr.slide import Slide
 
-CLASS_KEYS = 9
+__all__ = ["CLASS_KEYS", "Desk", "desk_of"]
 
 
 class Desk:
@@ -39,16 +42,22 @@ class Desk:
         Carries the id of a slide whose regions changed, before they are saved.
     opened
         Carries the id of a slide whose regions layer was laid into the viewer.
+    step_asked
+        Carries how many slides to go on in the project's order; negative: back.
+    tools : RegionTools
+        Which tool is in the hand.
     """
 
     class_changed = Signal(str)
     edited = Signal(str)
     opened = Signal(str)
+    step_asked = Signal(int)
 
     def __init__(self, viewer: Any, session: Session) -> None:
         self.viewer, self.session = viewer, session
         self._editors: dict[str, RegionEditor] = {}
         self._current_class = ""
+        self.tools = RegionTools(self)
         viewer.layers.events.removed.connect(self._on_removed)
         session.job_started.connect(self._on_job_started)
         flush = weakref.WeakMethod(self.flush)  # Qt would keep desk and viewer for ever
@@ -69,7 +78,10 @@ class Desk:
 
     @current_class.setter
     def current_class(self, name: str) -> None:
-        """Choose a class; selected shapes get it too."""
+        """Choose a class; selected shapes get it too, unless a tool of ours makes regions one by one."""
+        if self.tools.own and self.tools.draws:
+            self.take_class(name)
+            return
         self._current_class = name
         if self.editor is not None:
             self.editor.choose_class(name)
@@ -91,7 +103,8 @@ class Desk:
         self._editors[slide.id] = editor = self._edit(layer, slide.id, project)
         layers.set_class(layer, self.current_class)
         layers.recolour(layer, project.colors)
-        self._bind_keys(layer, editor)
+        self.tools.attach(editor)
+        self._bind_keys(layer)
         self.opened.emit(slide.id)
         return layer
 
@@ -135,21 +148,29 @@ class Desk:
         if project is self.session.project:
             self.session.regions_changed.emit(slide_id)
 
-    def _bind_keys(self, layer: Shapes, editor: RegionEditor) -> None:
+    def _bind_keys(self, layer: Shapes) -> None:
         """Bind on the layer itself, which comes before napari's own keys of all Shapes layers.
 
         The bindings also keep desk and editor alive as long as the layer can be edited, whichever docks are closed.
         """
-        for key in range(CLASS_KEYS + 1):
-            layer.bind_key(str(key), _key(partial(self.choose, key)), overwrite=True)
-        for shortcut, action in {
-            "Control-Z": editor.undo,
-            "Control-Shift-Z": editor.redo,
-            "Control-Y": editor.redo,
-            "Delete": editor.delete_selected,
-            "Backspace": editor.delete_selected,
-        }.items():
-            layer.bind_key(shortcut, _key(action), overwrite=True)
+        for key, action in bound():
+            layer.bind_key(napari_key(key), _key(partial(self.act, action)), overwrite=True)
+        layer.bind_key("Space", self.tools.move_view, overwrite=True)
+        layer.bind_key("Shift", _key(lambda: None), overwrite=True)  # adds to a region, and makes no square of it
+
+    def act(self, action: Callable[[Desk], None]) -> None:
+        """Do what a key asks for; a mistake of the user is told."""
+        try:
+            action(self)
+        except SlideCorrError as error:
+            self.session.report(error)
+
+    def step(self, slides: int) -> None:
+        """Ask for the next slide, or another one further on or back."""
+        if len(self.step_asked):
+            self.step_asked.emit(slides)
+        else:
+            self.session.message.emit("Open the Slides dock, from which slides are shown.", False)
 
     def choose(self, key: int) -> None:
         """Choose a class by its key: 1 to 9 in the project's order, 0 for ``ignore``."""

@@ -12,16 +12,21 @@ from shapely import Polygon, unary_union
 from napari_slidecorr._napari import layers
 from napari_slidecorr._napari.history import History
 from napari_slidecorr._napari.parts import timer
-from napari_slidecorr.errors import RegionsError, SlideCorrError
+from napari_slidecorr._napari.region_saver import RegionSaver
+from napari_slidecorr.errors import RegionsError
 from napari_slidecorr.region_index import RegionIndex
 from napari_slidecorr.regions import Region, RegionSet, valid_polygons
+from napari_slidecorr.session import sentence
 
 if TYPE_CHECKING:
     from napari.layers import Shapes
 
     from napari_slidecorr.project import Project
 
-SAVE_AFTER_MS = 400
+SAVE_AFTER_MS = 300
+"""From the first change that is not saved, however many follow."""
+
+TRY_AGAIN_MS = 5000
 SMALLEST_PX = 4.0
 """Side, in screen pixels, below which a new shape is taken for a stray click."""
 
@@ -32,7 +37,7 @@ class RegionEditor:
     """Listens to a Shapes layer of regions and keeps project, history and layer in step.
 
     Every change of the layer by hand is read back once the hand has let go, becomes a step that can be undone, and is
-    saved within half a second. What is done by a method (`reclass`, `cut_hole`, `undo`) goes the other way: first the
+    on its way to the disk within 0.3 s, written in a thread. What is done by a method (`reclass`, `cut_hole`, `undo`) goes the other way: first the
     regions, then the layer.
 
     Parameters
@@ -76,6 +81,8 @@ class RegionEditor:
         self.dirty = False
         self._read_timer = timer(0, self.read)
         self._save_timer = timer(SAVE_AFTER_MS, self.save)
+        self._again_timer = timer(TRY_AGAIN_MS, self.save)
+        self._saver = RegionSaver(lambda regions: project.save_regions(slide_id, regions), self._on_written)
         layer.events.data.connect(self._on_data)
 
     @property
@@ -108,15 +115,21 @@ class RegionEditor:
     def close(self) -> None:
         """Read and save what is pending, and listen no longer."""
         self.flush()
+        self._again_timer.stop()
         self.layer.events.data.disconnect(self._on_data)
 
     def flush(self) -> None:
-        """Finish a shape that is being drawn, then read and save now what is pending."""
+        """Finish a shape that is being drawn, then read and save now what is pending; waits for the disk."""
+        self.settle()
+        if self.dirty:
+            self.save()
+            self._saver.flush()
+
+    def settle(self) -> None:
+        """Finish a shape that is being drawn, and read what is pending; it is saved soon."""
         self._let_go()
         if self._read_timer.isActive():
             self.read()
-        if self.dirty:
-            self.save()
 
     def read(self) -> None:
         """Take over what the layer shows; outlines that cross themselves are repaired, in the layer too."""
@@ -144,7 +157,7 @@ class RegionEditor:
         select : iterable of str
             Uids of the regions that are selected afterwards.
         """
-        self.flush()
+        self.settle()
         self._show(regions)
         self._record(layers.regions_of(self.layer))
         self.select(select)
@@ -184,7 +197,7 @@ class RegionEditor:
 
     def rename_class(self, old: str, new: str) -> None:
         """Give all regions of a class another one, in the steps that can be undone too."""
-        self.flush()
+        self.settle()
         self.history.translate(lambda regions: renamed(regions, old, new))
         self._show(self.regions)
         self._mark_changed()
@@ -211,14 +224,21 @@ class RegionEditor:
         self.set_regions(with_holes(self.regions, self.selected_regions))
 
     def save(self) -> None:
-        """Write the regions into the project; what cannot be written stays to be saved, and is told."""
+        """Have the regions written into the project; what cannot be written is told, and tried again."""
         self._save_timer.stop()
-        try:
-            self.project.save_regions(self.slide_id, self.regions)
-        except SlideCorrError as error:
-            self._tell(str(error), True)
+        self._saver.put(self.regions)
+
+    def _on_written(self, regions: RegionSet, error: Exception | None) -> None:
+        if error is not None:
+            self._tell(sentence(error), True)
+            if not self.project.read_only:
+                self._again_timer.start()
             return
-        self.dirty = False
+        self._again_timer.stop()
+        if regions is self.regions:
+            self.dirty = False
+        if self.project.history_trouble:
+            self._tell(self.project.history_trouble, True)
         self._saved(self.slide_id)
 
     def _let_go(self) -> None:
@@ -240,16 +260,20 @@ class RegionEditor:
             self._read_timer.start()
 
     def _record(self, regions: RegionSet) -> None:
-        if self.history.record(regions):
+        if self.project.read_only and regions != self.regions:
+            self._show(self.regions)
+            self._tell(self.project.read_only, True)
+        elif self.history.record(regions):
             self._mark_changed()
 
     def _mark_changed(self) -> None:
         self.dirty = True
-        self._save_timer.start()
+        if not self._save_timer.isActive():  # started anew by each change it would never fire while one draws on
+            self._save_timer.start()
         self._changed(self.slide_id)
 
     def _travel(self, step: Callable[[], RegionSet | None], nothing: str) -> None:
-        self.flush()
+        self.settle()
         regions = step()
         if regions is None:
             self._tell(nothing, False)
