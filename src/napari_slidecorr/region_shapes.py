@@ -7,7 +7,7 @@ class, of which the largest keeps the uid.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from napari_slidecorr.errors import RegionsError
 from napari_slidecorr.regions import Region, RegionSet, valid_polygons
 
 YX = tuple[float, float]
+Effect = Literal["new", "add", "subtract"]
 
 ELLIPSE_CORNERS = 64
 STROKE_DETAIL = 0.03
@@ -233,3 +234,55 @@ def polygons_of_mask(
 def _scaled(polygon: Polygon, origin: YX, step: YX) -> Polygon:
     rings = [np.asarray(ring.coords) * step + origin for ring in (polygon.exterior, *polygon.interiors)]
     return Polygon(rings[0], rings[1:])
+
+
+def drawn_into(
+    regions: RegionSet, geometry: Any, effect: Effect, at: YX, class_name: str, chosen: Sequence[str] = ()
+) -> tuple[RegionSet, list[str]]:
+    """Give what becomes of regions when a shape is drawn, and the uids of those that it made or changed.
+
+    Parameters
+    ----------
+    effect : {"new", "add", "subtract"}
+        Add to, or cut from, the region under ``at``; where none is, the chosen regions that the shape touches; else
+        the touched region of the class that shares most with it (add), or all touched regions (subtract). Adding to
+        nothing makes a new region.
+    at : (float, float)
+        Where the drawing began, level-0 pixels (y, x).
+    class_name : str
+        Of a new region.
+    chosen : sequence of str
+        Uids of the selected regions.
+
+    Raises
+    ------
+    RegionsError
+        If there is nothing to cut from, or the shape has no area.
+    """
+    polygons = polygons_of(geometry)
+    if not polygons:
+        raise RegionsError("What was drawn has no area on the slide.")
+    targets = [] if effect == "new" else _targets(regions, geometry, effect, at, class_name, chosen)
+    if effect == "subtract":
+        if not targets:
+            raise RegionsError("There is no region to cut from; begin on one, or draw across one.")
+        return subtracted_from(regions, targets, geometry), targets
+    if targets:
+        return added_to(regions, targets[0], geometry), targets[:1]
+    made = [Region(class_name, orient(polygon)) for polygon in polygons]
+    return regions.added(made), [region.uid for region in made]
+
+
+def _targets(
+    regions: RegionSet, geometry: Any, effect: Effect, at: YX, class_name: str, chosen: Sequence[str]
+) -> list[str]:
+    under = region_under(regions, *at)
+    if under is not None:
+        return [under.uid]
+    near = touched(regions, geometry)
+    if picked := [region.uid for region in near if region.uid in chosen]:
+        return picked
+    if effect == "subtract":
+        return [region.uid for region in near]
+    alike = [region for region in near if region.class_name == class_name]
+    return [r.uid for r in sorted(alike, key=lambda r: -r.polygon.intersection(geometry).area)]

@@ -12,6 +12,7 @@ from napari_slidecorr.grow import Growth
 from napari_slidecorr.region_shapes import (
     added_to,
     corners,
+    drawn_into,
     ellipse,
     filled,
     merged,
@@ -218,3 +219,35 @@ def test_the_wand_stops_at_the_border_of_its_colour():
     assert wide.area == pytest.approx(800 * 1200, rel=0.01)
     tolerances = [growth.mask(t).sum() for t in (4, 8, 16, 32)]
     assert tolerances == sorted(tolerances)
+
+
+def test_a_drawn_shape_goes_to_the_region_under_its_beginning():
+    low, high, far = square(0, 0, 100), square(50, 50, 100, "stroma"), square(500, 500, 10)
+    regions = RegionSet((low, high, far))
+    shape = box(60, 60, 200, 200)
+    after, uids = drawn_into(regions, shape, "new", (60, 60), "fat")
+    assert [r.class_name for r in after] == ["tumour", "stroma", "tumour", "fat"]
+    assert uids == [after.regions[3].uid]
+    after, uids = drawn_into(regions, shape, "add", (60, 60), "fat")
+    assert uids == [high.uid]
+    assert after.regions[1].polygon.bounds == (50, 50, 200, 200)
+    assert after.regions[0] is low
+    after, uids = drawn_into(regions, shape, "subtract", (60, 60), "fat")
+    assert uids == [high.uid]
+    assert areas(after)[1] == 10_000 - 90 * 90
+
+
+def test_a_shape_begun_beside_regions_goes_to_the_chosen_then_to_those_it_touches():
+    one, two, other = square(0, 0, 100), square(0, 150, 100), square(0, 300, 100, "stroma")
+    regions = RegionSet((one, two, other))
+    bar = box(40, -50, 60, 450)
+    assert drawn_into(regions, bar, "add", (50, -40), "tumour", [two.uid])[1] == [two.uid]
+    assert drawn_into(regions, bar, "subtract", (50, -40), "tumour", [two.uid])[1] == [two.uid]
+    assert drawn_into(regions, bar, "subtract", (50, -40), "tumour")[1] == [one.uid, two.uid, other.uid]
+    assert drawn_into(regions, bar, "add", (50, -40), "stroma")[1] == [other.uid]
+    made, (uid,) = drawn_into(regions, bar, "add", (50, -40), "fat")
+    assert (len(made), made.regions[-1].uid) == (4, uid)
+    with pytest.raises(RegionsError, match="no region to cut"):
+        drawn_into(regions, box(900, 900, 950, 950), "subtract", (900, 900), "fat")
+    with pytest.raises(RegionsError, match="no area"):
+        drawn_into(regions, Polygon(), "new", (0, 0), "fat")

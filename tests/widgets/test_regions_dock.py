@@ -195,13 +195,13 @@ def test_undo_and_redo_by_keys_reach_the_disk(dock, qtbot):
         add(layer, 0, n * 200, 100)
         qtbot.waitUntil(lambda n=n: len(dock.desk.editor.regions) == n + 1, timeout=60_000)
     before = dock.desk.editor.regions
-    dock.undo_button.click()
-    dock.undo_button.click()
+    dock.tool_box.undo_button.click()
+    dock.tool_box.undo_button.click()
     assert len(layer.data) == 1
     wait_saved(qtbot, dock, lambda regions: len(regions) == 1)
-    dock.redo_button.click()
-    dock.redo_button.click()
-    assert not dock.redo_button.isEnabled()
+    dock.tool_box.redo_button.click()
+    dock.tool_box.redo_button.click()
+    assert not dock.tool_box.redo_button.isEnabled()
     assert dock.desk.editor.regions == before
     assert layers.regions_of(layer) == before
     wait_saved(qtbot, dock, lambda regions: len(regions) == 3)
@@ -214,9 +214,9 @@ def test_undo_brings_a_deleted_region_back_to_its_place(dock, qtbot):
     qtbot.waitUntil(lambda: len(dock.desk.editor.regions) == 3, timeout=60_000)
     before = dock.desk.editor.regions
     layer.selected_data = {1}
-    dock.delete_button.click()
+    dock.tool_box.delete_button.click()
     assert len(dock.desk.editor.regions) == 2
-    dock.undo_button.click()
+    dock.tool_box.undo_button.click()
     assert layers.regions_of(layer) == before
 
 
@@ -241,11 +241,11 @@ def test_hole_is_cut_saved_and_drawn(dock, qtbot):
     add(layer, 0, 0, 300)
     add(layer, 100, 100, 50)
     layer.selected_data = {1}
-    dock.hole_button.click()
+    dock.tool_box.hole_button.click()
     assert len(layer.data) == 1
     wait_saved(qtbot, dock, lambda regions: len(regions) == 1 and len(regions.regions[0].polygon.interiors) == 1)
     assert dock.desk.editor.regions.regions[0].area_px == 300 * 300 - 50 * 50
-    dock.hole_button.click()
+    dock.tool_box.hole_button.click()
     assert "select it" in dock.message.text()
 
 
@@ -281,8 +281,8 @@ def test_classes_are_added_renamed_recoloured_and_deleted_on_all_slides(dock, mo
     assert "1 regions on 1 slides stay" in asked[0]
     assert project.classes == ("fat", "necrosis")
     assert [region.class_name for region in saved(dock)] == [""]
-    dock.undo_button.click()
-    dock.redo_button.click()
+    dock.tool_box.undo_button.click()
+    dock.tool_box.redo_button.click()
     assert [region.class_name for region in dock.desk.editor.regions] == [""]
 
 
@@ -299,7 +299,7 @@ def test_import_adds_and_says_what_it_left_out(dock, tmp_path, qtbot, monkeypatc
     dock.import_button.click()
     assert len(layer_of(dock).data) == 3
     assert "already" in dock.message.text()
-    dock.undo_button.click()
+    dock.tool_box.undo_button.click()
     assert len(layer_of(dock).data) == 1
 
 
@@ -372,16 +372,16 @@ def hand(dock, qtbot):
 
 
 def test_polygon_rectangle_and_lasso_are_drawn_with_the_mouse(dock, hand, qtbot):
-    dock._tools["add_polygon"].click()
-    assert dock._tools["add_polygon"].isChecked()
+    dock.tool_box.buttons["add_polygon"].click()
+    assert dock.tool_box.buttons["add_polygon"].isChecked()
     hand.click((200, 200), (200, 600), (600, 600))
     hand.double_click(600, 200)
     qtbot.waitUntil(lambda: len(dock.desk.editor.regions) == 1, timeout=60_000)
     press(dock, "2")
-    dock._tools["add_rectangle"].click()
+    dock.tool_box.buttons["add_rectangle"].click()
     hand.drag((200, 800), (300, 900), (600, 1200))
     qtbot.waitUntil(lambda: len(dock.desk.editor.regions) == 2, timeout=60_000)
-    dock._tools["add_polygon_lasso"].click()
+    dock.tool_box.buttons["add_polygon_lasso"].click()
     hand.drag((700, 300), (700, 500), (800, 700), (900, 700), (950, 500), (900, 300), (800, 250))
     qtbot.waitUntil(lambda: len(dock.desk.editor.regions) == 3, timeout=60_000)
     polygon, rectangle, lasso = dock.desk.editor.regions
@@ -394,22 +394,22 @@ def test_polygon_rectangle_and_lasso_are_drawn_with_the_mouse(dock, hand, qtbot)
 
 
 def test_a_stray_click_leaves_nothing(dock, hand, qtbot):
-    dock._tools["add_rectangle"].click()
+    dock.tool_box.buttons["add_rectangle"].click()
     hand.click((500, 500))
     qtbot.waitUntil(lambda: "stray" in dock.message.text(), timeout=60_000)
-    dock._tools["add_polygon"].click()
+    dock.tool_box.buttons["add_polygon"].click()
     hand.click((500, 500), (500, 700))
-    dock._tools["select"].click()
+    dock.tool_box.buttons["select"].click()
     qtbot.wait(50)
     assert len(layer_of(dock).data) == len(layer_of(dock).features) == 0
     assert not dock.desk.editor.history.can_undo
-    dock._tools["add_rectangle"].click()
+    dock.tool_box.buttons["add_rectangle"].click()
     hand.drag((200, 800), (300, 900), (600, 1200))
     qtbot.waitUntil(lambda: len(dock.desk.editor.regions) == 1, timeout=60_000)
 
 
 def test_a_class_key_while_drawing_is_for_the_shape_being_drawn(dock, hand, qtbot):
-    dock._tools["add_polygon"].click()
+    dock.tool_box.buttons["add_polygon"].click()
     hand.click((200, 200), (200, 600), (600, 600))
     press(dock, "2")
     hand.double_click(600, 200)
@@ -420,12 +420,12 @@ def test_a_class_key_while_drawing_is_for_the_shape_being_drawn(dock, hand, qtbo
 
 def test_a_dragged_region_is_saved_where_it_lies(dock, hand, qtbot):
     dock.desk.editor.set_regions(RegionSet((square(200, 200, 300),)))
-    dock._tools["select"].click()
+    dock.tool_box.buttons["select"].click()
     hand.click((350, 350))
     hand.drag((350, 350), (400, 500), (450, 700))
     wait_saved(qtbot, dock, lambda regions: len(regions) == 1 and regions.regions[0].polygon.bounds[1] > 450)
     assert saved(dock).regions[0].polygon.bounds == pytest.approx((300, 550, 600, 850), abs=15)
-    dock.undo_button.click()
+    dock.tool_box.undo_button.click()
     assert dock.desk.editor.regions.regions[0].polygon.bounds == (200, 200, 500, 500)
 
 

@@ -64,7 +64,7 @@ class Person:
             if known is None:
                 continue
             before = len(self.slides.desk.editor.regions)
-            self.click(self.regions._tools["add_polygon"])
+            self.click(self.regions.tool_box.buttons["add_polygon"])
             self.hand.press(str(key))
             self.hand.polygon(*list(known.polygon.simplify(8).exterior.coords)[:-1])
             self.wait(lambda before=before: len(self.slides.desk.editor.regions) == before + 1)

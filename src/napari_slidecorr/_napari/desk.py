@@ -57,7 +57,7 @@ class Desk:
         self.viewer, self.session = viewer, session
         self._editors: dict[str, RegionEditor] = {}
         self._current_class = ""
-        self.tools = RegionTools(self)
+        self.tools: RegionTools = RegionTools(self)
         viewer.layers.events.removed.connect(self._on_removed)
         session.job_started.connect(self._on_job_started)
         flush = weakref.WeakMethod(self.flush)  # Qt would keep desk and viewer for ever

@@ -72,6 +72,7 @@ class SlidesDock(Dock):
         self.listen(self.session.slides_changed, self.refresh)
         self.listen(self.session.regions_changed, self._on_regions)
         self.listen(self.session.current_slide_changed, self._on_current)
+        self.listen(self.desk.step_asked, self.step)
 
     # -- what a script may call too -----------------------------------------------------------------------------------
 
