@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -20,13 +21,14 @@ from napari_slidecorr.project_file import (
     project_json,
     read_project_file,
     stamp_of,
-    tidy_name,
     unique_id,
     with_colors,
 )
 from napari_slidecorr.region_history import RegionState
+from napari_slidecorr.region_import import ImportPlan, plan_import
 from napari_slidecorr.region_store import RegionStore
-from napari_slidecorr.regions import IGNORE, Region, RegionSet
+from napari_slidecorr.region_transform import Transform
+from napari_slidecorr.regions import IGNORE, RegionSet
 from napari_slidecorr.slide import Slide
 
 Cohort = dict[str, CohortSlide]
@@ -188,6 +190,22 @@ class ProjectFolder(OwnedFolder):
             self._open[slide_id] = io.open_slide(path, mpp=known.mpp, id=slide_id)
         return self._open[slide_id]
 
+    @contextmanager
+    def lent_slide(self, slide_id: str) -> Iterator[Slide]:
+        """Give a slide for a while; unless it was open before, it is closed again and its memory free.
+
+        Raises
+        ------
+        SlideError
+            If its file is missing or damaged; says where it was looked for.
+        """
+        was_open = slide_id in self._open
+        try:
+            yield self.slide(slide_id)
+        finally:
+            if not was_open:
+                self._forget(slide_id)
+
     # -- classes and regions --------------------------------------------------------------------------------------
 
     @property
@@ -317,7 +335,7 @@ class ProjectFolder(OwnedFolder):
             If the file cannot be read.
         """
         try:
-            slide = self.slide(slide_id)
+            slide: Slide | None = self.slide(slide_id)
         except SlideError:  # regions can be read and kept while the slide is away
             slide = None
         return plan_import(path, slide, self.regions(slide_id), self.classes, tissue=tissue)
@@ -332,14 +350,15 @@ class ProjectFolder(OwnedFolder):
         ProjectError
             If it cannot be written.
         """
-        regions = plan.apply()
-        colors = self._colors
-        self._add_classes(plan.regions.classes, plan.colors)
-        try:
-            self.save_regions(slide_id, regions)
-        except ProjectError:
-            self._save(colors=colors)
-            raise
+        with self._change():
+            regions = plan.apply(self.regions(slide_id))
+            colors = self._colors
+            self._add_classes(plan.regions.classes, plan.colors)
+            try:
+                self.save_regions(slide_id, regions)
+            except ProjectError:
+                self._save(colors=colors)
+                raise
         return io.RegionsFile(plan.regions, plan.skipped, plan.repaired, plan.notes, plan.colors, plan.format)
 
     # -- the folder -----------------------------------------------------------------------------------------------

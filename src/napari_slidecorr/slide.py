@@ -91,6 +91,18 @@ class Slide:
         return read() if read is not None else None
 
     @property
+    def origin_px(self) -> YX:
+        """Where level 0 begins in the whole picture of the file, (y, x): of some formats only the scanned part is shown."""
+        origin: YX = getattr(_file_of(self.source), "origin_px", (0, 0))
+        return origin
+
+    @property
+    def offset_from_center_nm(self) -> tuple[float, float] | None:
+        """Nanometres from the centre of the glass slide to that of level 0, (y, x); only Hamamatsu's files tell."""
+        offset: tuple[float, float] | None = getattr(_file_of(self.source), "offset_from_center_nm", None)
+        return offset
+
+    @property
     def box(self) -> Box:
         """The whole slide."""
         return Box(0, 0, *self.shape)

@@ -362,7 +362,7 @@ def test_polygons_are_exactly_the_cells(tmp_path_factory, class_map):
     path = tmp_path_factory.getbasetemp() / "cells.geojson"
     grid = Grid(class_map.shape, (-3, 5), (7, 4), (10, 10))
     write_map(path, map_of(class_map, grid))
-    regions, skipped = read_regions(path)
+    regions, skipped, *_ = read_regions(path)
     assert skipped == {}
     assert len({region.uid for region in regions}) == len(regions)
     row, column = np.indices(class_map.shape)

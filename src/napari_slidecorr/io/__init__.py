@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from napari_slidecorr.errors import MapError, RegionsError, SlideError
+from napari_slidecorr.io.regions_file import RegionsFile as RegionsFile
 from napari_slidecorr.levels import PixelSource
 from napari_slidecorr.regions import RegionSet
 from napari_slidecorr.slide import Slide
@@ -58,13 +59,6 @@ _MOST_DICOM_FILES = 200
 Colors = Mapping[str, tuple[int, int, int]]
 
 
-class RegionsFile(NamedTuple):
-    """What a file of regions held: the regions, and how many of what else was left out (reason -> count)."""
-
-    regions: RegionSet
-    skipped: dict[str, int]
-
-
 def open_slide(path: str | Path, *, mpp: float | tuple[float, float] | None = None, id: str | None = None) -> Slide:
     """Open a slide lazily; nothing but its directory is read.
 
@@ -107,8 +101,15 @@ def stem(path: Path) -> str:
     return name or path.name
 
 
-def read_regions(path: str | Path) -> RegionsFile:
+def read_regions(path: str | Path, *, slide: Slide | None = None) -> RegionsFile:
     """Read regions from an annotation file; coordinates become (y, x) level-0 pixels.
+
+    Parameters
+    ----------
+    path : str or Path
+        GeoJSON in the dialects of QuPath and others.
+    slide : Slide, optional
+        The slide they were drawn on, for formats whose coordinates mean nothing without it.
 
     Raises
     ------
@@ -116,8 +117,8 @@ def read_regions(path: str | Path) -> RegionsFile:
         If the file is missing, of an unknown kind or not readable.
     """
     path = Path(path)
-    result = _module(path, _REGIONS, RegionsError).read(path)
-    return RegionsFile(*result)
+    found: RegionsFile = _module(path, _REGIONS, RegionsError).read(path, slide=slide)
+    return found
 
 
 def write_regions(path: str | Path, regions: RegionSet, *, colors: Colors | None = None) -> None:

@@ -7,20 +7,22 @@ and the Digital Slide Archive write; else the region is kept without a class.
 
 from __future__ import annotations
 
-import json
-import uuid
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from shapely import Polygon
 
 from napari_slidecorr.errors import RegionsError
 from napari_slidecorr.io.atomic import atomic_write_text
-from napari_slidecorr.io.qupath import Color, feature
-from napari_slidecorr.regions import Region, RegionSet, valid_polygons
+from napari_slidecorr.io.qupath import Color, feature_lines
+from napari_slidecorr.io.regions_file import CLOSED, Gathering, RegionsFile, Ring, ring
+from napari_slidecorr.io.regions_text import read_text, walk_json
+from napari_slidecorr.regions import RegionSet
+
+if TYPE_CHECKING:
+    from napari_slidecorr.slide import Slide
 
 _GEOMETRIES = ("Polygon", "MultiPolygon", "Point", "MultiPoint", "LineString", "MultiLineString", "GeometryCollection")
 _TYPE_NAMES = {
@@ -34,44 +36,55 @@ _TYPE_NAMES = {
 """What QuPath up to 0.3 wrote as the id of every object, and the ``objectType`` that says the same today."""
 
 _NO_REGIONS = {"root", "cell", "detection", "tile", "tma_core", "tmaCore"}
+_CLASS_KEYS = ("classification", "name", "label")
 
-_NAMESPACE = uuid.UUID("5b0a0c0e-4a0f-4c62-9d0f-8f2d3a1c7e55")
-
-REPAIRED = "An outline crossed itself and was repaired."
 NAMED = "The class was taken from the name, because nothing in the file has a class."
 SCALED = "The class carries a scale, which was not applied: coordinates were taken as level-0 pixels."
+FORMAT = "GeoJSON"
+"""What is told to be the format, since QuPath's and others' cannot be told apart with certainty."""
 
 
-def read(path: Path) -> tuple[RegionSet, dict[str, int]]:
-    """Read the polygons of a GeoJSON file.
+class _Thing(NamedTuple):
+    """A feature with an area: what may be its class, its polygons and its id."""
+
+    names: tuple[str, ...]
+    polygons: list[Polygon]
+    uid: Any
+
+
+def read(path: Path, *, slide: Slide | None = None) -> RegionsFile:  # noqa: ARG001 - as every format
+    """Read the polygons of a GeoJSON file, feature by feature.
 
     Parameters
     ----------
     path : Path
         A FeatureCollection, an array of Features, a bare Feature or a bare geometry.
+    slide : Slide, optional
+        Not needed: coordinates are level-0 pixels.
 
     Returns
     -------
-    regions : RegionSet
+    RegionsFile
         A MultiPolygon becomes several regions with the uids ``<uid>/0``, ``<uid>/1`` and so on.
-    skipped : dict of str to int
-        A sentence for each kind of thing that was left out or changed, and how often.
 
     Raises
     ------
     RegionsError
         If the file is missing, empty, cut short, not GeoJSON, or a coordinate is not a finite number.
     """
-    found, told = _Uids(), Counter[str]()
-    regions: list[Region] = []
-    features = _features(path)
-    key = _class_key(features)
-    for index, item in enumerate(features):
-        try:
-            regions.extend(_regions(item, key, found, told))
-        except (ValueError, TypeError, IndexError) as error:
-            raise RegionsError(f"{path.name}: feature {index + 1} cannot be understood: {error}.") from error
-    return RegionSet(tuple(regions)), dict(told)
+    gathering = Gathering(path, "feature")
+    things: list[_Thing] = []
+    for number, item in enumerate(_with_children(_features(path, gathering)), 1):
+        with gathering.item(number):
+            _note_color(item, gathering)
+            if thing := _thing(item, gathering):
+                things.append(thing)
+    key = _class_key(things)
+    for thing in things:
+        name = thing.names[key]
+        gathering.notes[NAMED] += bool(name and key)
+        gathering.add(name, thing.polygons, thing.uid)
+    return gathering.file(FORMAT)
 
 
 def write(path: Path, regions: RegionSet, *, colors: Mapping[str, Color] | None = None) -> None:
@@ -82,69 +95,20 @@ def write(path: Path, regions: RegionSet, *, colors: Mapping[str, Color] | None 
     ProjectError
         If the file cannot be written.
     """
-    features = [
-        feature(region.uid, region.polygon, region.class_name, (colors or {}).get(region.class_name))
-        for region in regions
-    ]
-    lines = ",\n".join(json.dumps(item, allow_nan=False) for item in features)
+    lines = ",\n".join(feature_lines(regions, colors))
     atomic_write_text(path, f'{{"type": "FeatureCollection", "features": [\n{lines}\n]}}\n')
 
 
-def class_colors(path: Path) -> dict[str, Color]:
-    """Read the colours that a file gives to its classes; both of QuPath's forms, the first one of each class.
-
-    Raises
-    ------
-    RegionsError
-        As `read`.
-    """
-    out: dict[str, Color] = {}
-    for item in _features(path):
-        told = _properties(item).get("classification")
-        if isinstance(told, dict) and (name := _class_name(item, "classification")) and (color := _color(told)):
-            out.setdefault(name, color)
-    return out
+def _features(path: Path, gathering: Gathering) -> Iterator[dict[str, Any]]:
+    """Walk the features of a file one by one, so that a large one is never in memory as a whole."""
+    for in_list, item in walk_json(read_text(path, gathering), path.name, "features"):
+        value = {"type": "Feature", "geometry": item} if not in_list and _is_geometry(item) else item
+        if not isinstance(value, dict) or value.get("type") != "Feature":
+            raise RegionsError(f"{path.name}: this JSON is not GeoJSON; export the annotations as GeoJSON from QuPath.")
+        yield value
 
 
-class _Uids:
-    """Hands out uids: the file's own where they are unique, else ones made from what the region is."""
-
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
-
-    def take(self, wanted: Any, content: str) -> str:
-        uid = wanted if isinstance(wanted, str) and wanted and wanted not in _TYPE_NAMES else self._of(content)
-        again = 0
-        while uid in self._taken:
-            again += 1
-            uid = self._of(f"{content} {again}")
-        self._taken.add(uid)
-        return uid
-
-    @staticmethod
-    def _of(content: str) -> str:
-        return str(uuid.uuid5(_NAMESPACE, content))
-
-
-def _features(path: Path) -> list[dict[str, Any]]:
-    data = _json(path)
-    items = data
-    if isinstance(data, dict):
-        kind = data.get("type")
-        if kind == "FeatureCollection":
-            items = data.get("features")
-        elif kind == "Feature":
-            items = [data]
-        elif kind in _GEOMETRIES:
-            items = [{"type": "Feature", "geometry": data}]
-    if not isinstance(items, list) or not all(
-        isinstance(item, dict) and item.get("type") == "Feature" for item in items
-    ):
-        raise RegionsError(f"{path.name}: this JSON is not GeoJSON; export the annotations as GeoJSON from QuPath.")
-    return list(_with_children(items))
-
-
-def _with_children(items: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _with_children(items: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Walk the features and those inside of them: QuPath nests the objects of a hierarchy in ``childObjects``."""
     for item in items:
         yield item
@@ -154,50 +118,23 @@ def _with_children(items: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             yield from _with_children([child for child in children if isinstance(child, dict)])
 
 
-def _json(path: Path) -> Any:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise RegionsError(f"{path}: cannot be read ({error.strerror}); choose another file.") from error
-    except UnicodeDecodeError as error:
-        raise RegionsError(f"{path.name}: not a text file; choose a GeoJSON file.") from error
-    if not text.strip():
-        raise RegionsError(f"{path.name}: the file is empty; export it again.")
-    try:
-        return json.loads(text, parse_constant=_no_constant)
-    except json.JSONDecodeError as error:
-        raise RegionsError(
-            f"{path.name}: not JSON, or cut short ({error.msg} in line {error.lineno}); export it again."
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise RegionsError(f"{path.name}: cannot be understood ({error}); export it again.") from error
-
-
-def _no_constant(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not a finite number")
-
-
-def _regions(item: dict[str, Any], key: str, found: _Uids, told: Counter[str]) -> Iterator[Region]:
+def _thing(item: dict[str, Any], gathering: Gathering) -> _Thing | None:
     if reason := _why_not(item):
-        told[reason] += 1
-        return
+        gathering.skipped[reason] += 1
+        return None
     geometry = item["geometry"]
     multi = geometry["type"] == "MultiPolygon"
     polygons = [
         part
         for rings in (geometry["coordinates"] if multi else [geometry["coordinates"]])
-        for part in _polygons(rings, told)
+        for part in _polygons(rings, gathering)
     ]
-    name = _class_name(item, key)
-    if name and key != "classification":
-        told[NAMED] += 1
-    if isinstance(_properties(item).get("classification"), dict) and "scale" in _properties(item)["classification"]:
-        told[SCALED] += 1
-    content = name + "".join(polygon.wkt for polygon in polygons)
-    uid = found.take(item.get("id"), content)
-    for index, polygon in enumerate(polygons):
-        own = uid if len(polygons) == 1 else found.take(f"{uid}/{index}", content)
-        yield Region(name, polygon, own)
+    properties = _properties(item)
+    if isinstance(properties.get("classification"), dict) and "scale" in properties["classification"]:
+        gathering.notes[SCALED] += 1
+    uid = item.get("id") or properties.get("id")
+    uid = None if str(uid) in _TYPE_NAMES else uid
+    return _Thing(tuple(_class_name(item, key) for key in _CLASS_KEYS), polygons, uid)
 
 
 def _why_not(item: dict[str, Any]) -> str:
@@ -216,35 +153,24 @@ def _why_not(item: dict[str, Any]) -> str:
     return ""
 
 
-def _polygons(rings: Any, told: Counter[str]) -> list[Polygon]:
-    """Make (y, x) polygons of the (x, y) rings of one GeoJSON polygon; repaired if it crosses itself."""
-    arrays = [_ring(ring) for ring in rings]
-    if not arrays or len(arrays[0]) < 3:
-        told["An outline with fewer than three corners was left out."] += 1
-        return []
-    polygon = Polygon(arrays[0], [hole for hole in arrays[1:] if len(hole) >= 3])
-    parts = valid_polygons(polygon)
-    if not parts:
-        told["An outline without an area was left out."] += 1
-    elif parts[0] is not polygon:
-        told[REPAIRED] += 1
-    return parts
+def _polygons(rings: Any, gathering: Gathering) -> list[Polygon]:
+    """Make (y, x) polygons of the (x, y) rings of one GeoJSON polygon; mended where they cross themselves."""
+    arrays = [ring(points) for points in rings] or [ring([])]
+    gathering.repaired[CLOSED] += sum(len(one) > 2 and not _is_closed(one) for one in arrays)
+    return gathering.polygons(arrays[0], arrays[1:])
 
 
-def _ring(points: Any) -> Any:
-    if not points:
-        return np.zeros((0, 2))
-    ring = np.asarray([[point[1], point[0]] for point in points], float)
-    if not np.isfinite(ring).all():
-        raise ValueError("a coordinate is not a finite number")
-    return ring
+def _is_closed(array: Ring) -> bool:
+    return bool(np.array_equal(array[0], array[-1]))
 
 
-def _class_key(features: list[dict[str, Any]]) -> str:
-    for key in ("classification", "name", "label"):
-        if any(_class_name(item, key) for item in features):
-            return key
-    return "classification"
+def _is_geometry(value: Any) -> bool:
+    return isinstance(value, dict) and value.get("type") in _GEOMETRIES
+
+
+def _class_key(things: list[_Thing]) -> int:
+    """Which of the names is the class: the first kind that any feature has."""
+    return next((key for key in range(len(_CLASS_KEYS)) if any(thing.names[key] for thing in things)), 0)
 
 
 def _class_name(item: dict[str, Any], key: str) -> str:
@@ -258,6 +184,12 @@ def _class_name(item: dict[str, Any], key: str) -> str:
 def _properties(item: dict[str, Any]) -> dict[str, Any]:
     properties = item.get("properties")
     return properties if isinstance(properties, dict) else {}
+
+
+def _note_color(item: dict[str, Any], gathering: Gathering) -> None:
+    told = _properties(item).get("classification")
+    if isinstance(told, dict) and (name := _class_name(item, "classification")) and (color := _color(told)):
+        gathering.colors.setdefault(name, color)
 
 
 def _color(classification: dict[str, Any]) -> Color | None:

@@ -47,10 +47,10 @@ class OpenSlideSource:
         self._forget()
         handle = self._opened()
         told = dict(handle.properties)
-        self._origin, full = _bounds(told, handle.dimensions)
+        self.origin_px, full = _bounds(told, handle.dimensions)
         self._factors = tuple(handle.level_downsamples)
         shapes = [_level_shape(full, factor) for factor in self._factors]
-        if self._origin == (0, 0) and full == handle.dimensions[::-1]:
+        if self.origin_px == (0, 0) and full == handle.dimensions[::-1]:
             shapes = [(height, width) for width, height in handle.level_dimensions]
         self.levels = tuple(
             Level(shape, level_downsample(full, shape), _tile(told, index)) for index, shape in enumerate(shapes)
@@ -108,7 +108,7 @@ class OpenSlideSource:
     def _load(self, level: int, row: int, column: int) -> Tile:
         th, tw = self.levels[level].tile
         factor = self._factors[level]
-        y, x = (round(n * factor) + start for n, start in zip((row * th, column * tw), self._origin, strict=True))
+        y, x = (round(n * factor) + start for n, start in zip((row * th, column * tw), self.origin_px, strict=True))
         try:
             picture = self._opened().read_region((x, y), level, (tw, th))
         except SlideError:

@@ -58,6 +58,7 @@ class TiffSource:
             self._indexes = [index(path, page) for page in pages]
             self.mpp, self.mpp_source = tiff_facts.pixel_size(tif, series)
             self.properties = tiff_facts.properties(tif, series)
+            self.offset_from_center_nm = tiff_facts.offset_from_center_nm(series)
             self.levels = tiff_facts.levels(tif, [(i.shape, i.tile) for i in self._indexes])
             self.associated_names = tiff_extras.associated_names(tif, series)
             self._icc_place = tiff_extras.icc_place(pages[0].keyframe)

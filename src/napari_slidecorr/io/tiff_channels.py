@@ -52,6 +52,7 @@ class TiffChannels:
             self._indexes = _indexes(path, tif, series)
             self.mpp, self.mpp_source = tiff_facts.pixel_size(tif, series)
             self.properties = tiff_facts.properties(tif, series)
+            self.offset_from_center_nm = tiff_facts.offset_from_center_nm(series)
             self.levels = tiff_facts.levels(tif, [(one[0].shape, one[0].tile) for one in self._indexes])
             self.associated_names = tiff_extras.associated_names(tif, series)
             pixel = self._indexes[0][0].pixel

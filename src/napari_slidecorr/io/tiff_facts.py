@@ -80,6 +80,13 @@ def pixel_size(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> tuple
     return None, ""
 
 
+def offset_from_center_nm(series: tifffile.TiffPageSeries) -> tuple[float, float] | None:
+    """Give nanometres from the centre of the glass slide to that of the picture, (y, x); None but for Hamamatsu."""
+    tags = series.levels[0].keyframe.tags
+    offset = [tags.valueof(code, None) for code in (65423, 65422)] if series.kind == "ndpi" else []
+    return (float(offset[0]), float(offset[1])) if offset and None not in offset else None
+
+
 def properties(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> dict[str, str]:
     """Give facts to show: format, vendor, compression, objective, and a resolution tag that was not believed."""
     page = series.levels[0].keyframe
