@@ -46,6 +46,15 @@ class ModelSpec:
         ``last`` or ``best``: why this epoch.
     other_weights : str
         Name of the file beside it that holds the weights of the best epoch, or of the last if this is the best.
+    head : str
+        What follows the backbone: ``linear``, or ``mlp`` or ``adapter`` before the linear layer.
+    centring : float
+        Which share of the mean feature of each slide's tissue is taken off before the head; 0 takes off nothing.
+    remedy : str
+        What was done against slide-wise shift, for people to read; empty for nothing.
+    unsure_below : tuple of float
+        A probability for each class from which on it may be the answer; where not exactly one class may, the model is
+        unsure. Empty when it never is.
     """
 
     backbone: str
@@ -63,6 +72,10 @@ class ModelSpec:
     epoch: int = 0
     kept: str = "last"
     other_weights: str = ""
+    head: str = "linear"
+    centring: float = 0.0
+    remedy: str = ""
+    unsure_below: tuple[float, ...] = ()
 
     @property
     def id(self) -> str:
@@ -91,6 +104,7 @@ class ModelSpec:
             values["geometry"] = PatchGeometry(**values["geometry"])
             for key in ("classes", "mean", "std", "train_slides", "validation_slides"):
                 values[key] = tuple(values[key])
+            values["unsure_below"] = tuple(values.get("unsure_below", ()))
             if (stain := values.pop("stain", None)) is not None:  # older models have none
                 values["stain"] = Stain.from_json(stain)
             return cls(**values)

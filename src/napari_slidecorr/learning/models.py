@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from napari_slidecorr.errors import ModelError
 from napari_slidecorr.io.atomic import atomic_write_bytes, atomic_write_text
 from napari_slidecorr.learning import weights as start_weights
+from napari_slidecorr.learning.necks import make_neck
 from napari_slidecorr.learning.objectives import Output
 from napari_slidecorr.learning.randomness import seeded
 from napari_slidecorr.model_spec import ModelSpec
@@ -42,12 +43,17 @@ PAPER_BACKBONES = tuple(_TORCHVISION)
 
 
 class PatchClassifier(nn.Module):
-    """A backbone, which gives features, and a linear head on them.
+    """A backbone, which gives features, perhaps a neck, and a linear head.
 
     Attributes
     ----------
+    trunk_dim : int
+        Length of the backbone's feature vector.
     feature_dim : int
-        D, the length of the feature vector that the head sees.
+        D, the length of the feature vector that the head sees: the same without a neck.
+    offset : Tensor or None, shape (trunk_dim,)
+        Taken off the backbone's features: for a model that centres slides, a share of the mean feature of the slide
+        at hand. Not saved.
     mean, std : (float, float, float)
         Per channel, of inputs in [0, 1].
     start : Start
@@ -58,7 +64,9 @@ class PatchClassifier(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = nn.Linear(feature_dim, classes)
-        self.feature_dim = feature_dim
+        self.neck: nn.Module = nn.Identity()
+        self.trunk_dim = self.feature_dim = feature_dim
+        self.offset: Tensor | None = None
         self.mean, self.std = mean, std
         self.start = start_weights.Start("random", "Starting from random weights.")
 
@@ -76,6 +84,9 @@ class PatchClassifier(nn.Module):
             Logits (N, K) and the features (N, D) that the head saw.
         """
         features = self.backbone(inputs)
+        if self.offset is not None:
+            features = features - self.offset.to(features)
+        features = self.neck(features)
         return Output(self.head(features), features)
 
     def prepare(self, patches: Tensor) -> Tensor:
@@ -134,6 +145,12 @@ def make_model(backbone: str, classes: int, *, weights: str | Path = "imagenet",
     elif weights != "random":
         model.start = start_weights.load_local(model.backbone, Path(weights), _classifier_names(backbone, model))
     return model
+
+
+def attach_neck(model: PatchClassifier, kind: str) -> None:
+    """Put an untrained neck (see `necks`) and a head that fits it on a classifier, in place."""
+    model.neck, model.feature_dim = make_neck(kind, model.trunk_dim)
+    model.head = nn.Linear(model.feature_dim, model.head.out_features)
 
 
 def _bare_model(backbone: str, classes: int, *, pretrained: bool) -> PatchClassifier:
@@ -340,6 +357,8 @@ def load_model(path: Path) -> tuple[PatchClassifier, ModelSpec]:
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{weights_path}: the weights cannot be read ({error}).") from error
     model = make_model(spec.backbone, len(spec.classes), weights="random")
+    if spec.head != "linear":
+        attach_neck(model, spec.head)
     _load_strictly(model, state, weights_path)
     return model, spec
 
