@@ -32,7 +32,7 @@ def clustering_score(table: FeatureTable, *, seed: int = 0) -> Measure:
     if len(np.unique(table.label)) < 2 or len(np.unique(table.slide_index)) < 2 or len(table) < 20:
         return Measure.undefined(NAME, "Clusters need two classes, two slides and twenty patches.", table)
     parts = PCA(min(50, *table.features.shape), random_state=seed).fit_transform(table.features)
-    best, clusters = -np.inf, None
+    best, clusters = -np.inf, np.zeros(len(table), np.int64)
     for count in range(2, min(MOST, len(table) - 1) + 1):
         found = KMeans(count, n_init=4, random_state=seed).fit_predict(parts)
         score = silhouette_score(parts, found) if len(np.unique(found)) > 1 else -1.0

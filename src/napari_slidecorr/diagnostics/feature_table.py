@@ -78,6 +78,33 @@ class FeatureTable:
             probabilities=None if self.probabilities is None else self.probabilities[rows],
         )
 
+    def joined(self, other: FeatureTable) -> FeatureTable:
+        """Both tables as one; the other's slides are numbered behind.
+
+        Raises
+        ------
+        CohortError
+            If the classes differ, or a slide is in both.
+        """
+        shared = set(self.slides) & set(other.slides)
+        if self.classes != other.classes or shared:
+            raise CohortError(
+                f"Tables of classes {self.classes} and {other.classes} cannot be joined; both hold {shared}."
+            )
+        both = None
+        if self.probabilities is not None and other.probabilities is not None:
+            both = np.concatenate([self.probabilities, other.probabilities])
+        return replace(
+            self,
+            features=np.concatenate([self.features, other.features]),
+            label=np.concatenate([self.label, other.label]),
+            slide_index=np.concatenate([self.slide_index, other.slide_index + np.int32(len(self.slides))]),
+            place=np.concatenate([self.place, other.place]),
+            slides=self.slides + other.slides,
+            groups=self.groups + other.groups,
+            probabilities=both,
+        )
+
     def at_most(self, per_slide: int, seed: int = 0) -> FeatureTable:
         """At most so many patches of each slide, drawn at random."""
         rng = np.random.default_rng(seed)

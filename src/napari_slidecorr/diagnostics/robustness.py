@@ -110,7 +110,8 @@ def _evidence(
 
 def _share(same: NDArray[np.integer], other: NDArray[np.integer]) -> NDArray[np.float64]:
     total = same + other
-    return np.divide(same, total, out=np.full(total.shape, np.nan), where=total > 0)
+    share: NDArray[np.float64] = np.divide(same, total, out=np.full(total.shape, np.nan), where=total > 0)
+    return share
 
 
 def _chance(label: NDArray[np.int16], confounder: NDArray[np.int64]) -> float:

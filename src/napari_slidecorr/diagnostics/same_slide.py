@@ -63,7 +63,8 @@ def _units(features: NDArray[np.float32]) -> Floats:
     if not len(features):
         return features.astype(np.float64)
     centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
-    return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
+    unit: Floats = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
+    return unit
 
 
 def _difference(sums: list[Floats], sizes: list[Floats], weights: Floats) -> Floats:

@@ -201,7 +201,8 @@ class _Ridge:
         target = (target - target.mean(axis=0)) * len(slide)
         seen = self.vectors.T @ target
         strength = min(STRENGTHS, key=lambda a: self._leave_one_out(target, seen, a))
-        return np.argmax(self.across @ (seen / (self.values + strength)[:, None]), axis=1)
+        scores: Floats = self.across @ (seen / (self.values + strength)[:, None])
+        return np.asarray(scores.argmax(axis=1), np.int64)
 
     def _leave_one_out(self, target: Floats, seen: Floats, strength: float) -> float:
         """Mean squared error on each patch of the regression that the others teach."""

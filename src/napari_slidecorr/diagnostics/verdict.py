@@ -1,0 +1,135 @@
+"""The measures in words that a pathologist understands, or why no word can be said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from napari_slidecorr.diagnostics.feature_table import Measure
+
+Finding = Literal["slide", "tissue", "unclear", "none"]
+
+FEWEST_SLIDES = 5
+LOSS = 0.05
+"""AUC lost on new slides from which a model is said to lean on the slide."""
+DROP = -0.1
+"""Share of its accuracy that a head loses when class and slide are tied, from which features are said to invite it."""
+
+ADVICE = {
+    "slide": (
+        "More slides helped most wherever it was measured. SCR gained on simulated and real sets of 40 slides and more and "
+        "nothing below 20; centring each slide's features helped where slides hold several classes; colour jitter and stain "
+        "normalization helped some sets and hurt others. Compare them on these slides."
+    ),
+    "tissue": "No remedy is needed for these slides. The next scanner may differ: look again when slides of one arrive.",
+    "unclear": "Label more slides rather than more regions on the same ones; the intervals narrow with slides.",
+    "none": "",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the measures say.
+
+    Attributes
+    ----------
+    finding : str
+        ``slide``: the model leans on it; ``tissue``: it does not; ``unclear``: the intervals are too wide; ``none``: the
+        data cannot carry a verdict.
+    sentences : tuple of str
+        In the order to read them.
+    advice : str
+        What was seen to help in data like these, and what was not.
+    """
+
+    finding: Finding
+    sentences: tuple[str, ...]
+    advice: str
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return " ".join((*self.sentences, self.advice)).strip()
+
+
+def verdict(measures: Mapping[str, Measure]) -> Verdict:
+    """Judge by what is lost on slides that the model has not seen; features that name the slide alone condemn nobody.
+
+    Parameters
+    ----------
+    measures : mapping of name to Measure
+        Those of `panel.measure`; missing ones are not spoken of.
+    """
+    gap = measures.get("generalization_gap")
+    if reason := _why_none(gap, measures):
+        return Verdict("none", (reason, *_about_features(measures)), "")
+    assert gap is not None  # noqa: S101 - _why_none has seen to it
+    finding = _finding(gap, measures.get("average_performance_drop"))
+    return Verdict(finding, (*_opening(finding), _loss_sentence(gap), *_about_features(measures)), ADVICE[finding])
+
+
+def _why_none(gap: Measure | None, measures: Mapping[str, Measure]) -> str:
+    slides = max((m.n_slides for m in measures.values()), default=0)
+    if slides < FEWEST_SLIDES:
+        return f"No verdict: {slides} slides are too few; label at least {FEWEST_SLIDES}, of {FEWEST_SLIDES} patients."
+    if gap is None or gap.value is None:
+        why = gap.reason if gap is not None and gap.reason else "There are no held-out slides."
+        return f"No verdict: {why} Hold slides out and train again."
+    if gap.low is None or gap.high is None:
+        return "No verdict: the held-out slides are too few for an interval; hold out more."
+    return ""
+
+
+def _finding(gap: Measure, drop: Measure | None) -> Finding:
+    value, low, high = gap.value or 0.0, gap.low or 0.0, gap.high or 0.0
+    if value >= LOSS and low > 0:
+        return "slide"
+    if drop is not None and drop.high is not None and drop.high < DROP and value >= LOSS:
+        return "slide"
+    return "tissue" if high < 2 * LOSS and value < LOSS else "unclear"
+
+
+def _opening(finding: Finding) -> Sequence[str]:
+    return {
+        "slide": ("This model leans on the slide.",),
+        "tissue": ("No problem here: on new slides this model does as well as on its own.",),
+        "unclear": ("It cannot be told yet whether this model leans on the slide.",),
+        "none": (),
+    }[finding]
+
+
+def _loss_sentence(gap: Measure) -> str:
+    value = gap.value or 0.0
+    told = (
+        f"loses {value:.2f} AUC" if value > 0.005 else f"gains {-value:.2f} AUC" if value < -0.005 else "loses nothing"
+    )
+    few = f"; {gap.n_slides} held-out slides make that wide" if gap.n_slides < FEWEST_SLIDES else ""
+    return f"On slides it has not seen it {told} (between {gap.low:.2f} and {gap.high:.2f}{few})."
+
+
+def _about_features(measures: Mapping[str, Measure]) -> tuple[str, ...]:
+    found = []
+    probe, inside = measures.get("slide_probe"), measures.get("within_class_probe")
+    if probe is not None and probe.value is not None:
+        found.append(_probe_sentence(probe, inside))
+    index = measures.get("robustness_index")
+    if index is not None and index.value is not None:
+        found.append(f"Of the nearest neighbours that tell, {index.value:.0%} share the tissue and not the slide.")
+    drop = measures.get("average_performance_drop")
+    if drop is not None and drop.value is not None and drop.value <= DROP:
+        found.append(
+            f"A head that is trained while class and slide go together loses {-drop.value:.0%} of its accuracy on patches "
+            "where they do not."
+        )
+    return tuple(found)
+
+
+def _probe_sentence(probe: Measure, inside: Measure | None) -> str:
+    said = f"Its features name the slide in {100 * (probe.value or 0):.0f} of 100 patches; chance is {100 * (probe.chance or 0):.0f}"
+    if inside is not None and inside.value is not None:
+        said += f" (inside one class {100 * inside.value:.0f}; chance {100 * (inside.chance or 0):.0f})"
+    known = probe.chance_high is not None and (probe.value or 0) > probe.chance_high
+    return said + (
+        ". That alone is no fault: a slide can be seen and not be used." if known else ", so they do not know it."
+    )

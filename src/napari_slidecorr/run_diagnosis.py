@@ -1,0 +1,153 @@
+"""Diagnose runs of a project: which patches each is judged on, and where the finding is kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_slidecorr.config import PatchConfig
+from napari_slidecorr.errors import CohortError, ModelError, ProjectError
+from napari_slidecorr.events import Event, Notice
+from napari_slidecorr.model_spec import ModelSpec
+from napari_slidecorr.project import MODEL_FILE, Project
+from napari_slidecorr.settings import from_json
+
+if TYPE_CHECKING:
+    from napari_slidecorr.learning.diagnosing import Subject
+    from napari_slidecorr.learning.models import PatchClassifier
+    from napari_slidecorr.patches import PatchTable
+
+
+def diagnose_run(
+    project: Project,
+    run: str | Path | None = None,
+    *,
+    device: str = "auto",
+    per_slide: int | None = None,
+    seed: int = 0,
+) -> Iterator[Event]:
+    """Find out whether the model of a run learnt the tissue or the slide, and keep the finding in the run's folder.
+
+    Parameters
+    ----------
+    run : str or Path, optional
+        A run's name, folder or ``model.json``; the newest run when left out.
+    per_slide : int, optional
+        At most so many patches of each slide.
+
+    Returns
+    -------
+    iterator of Event
+        The last is `learning.diagnosing.Diagnosed`.
+
+    Raises
+    ------
+    ProjectError
+        If there is no such run.
+    ModelError
+        If the model cannot be read.
+    CohortError
+        If the run is of another project: none of its slides is here.
+    """
+    folder = run_named(project, run)
+    spec = ModelSpec.load(folder / MODEL_FILE)
+    known = {slide.id for slide in project.cohort}
+    if not known & set(spec.train_slides):
+        raise CohortError(
+            f"{folder.name}: none of the slides it was trained on is in {project.folder.name}; open the project of the run."
+        )
+    return _diagnose(project, folder, spec, device, per_slide, seed)
+
+
+def run_named(project: Project, run: str | Path | None) -> Path:
+    """Give the folder of a finished run by its name, folder or ``model.json``; the newest when left out.
+
+    Raises
+    ------
+    ProjectError
+        If there is none.
+    """
+    if run is not None and (project.folder / "runs" / str(run) / MODEL_FILE).is_file():
+        return project.folder / "runs" / str(run)
+    folder = project.run_folder(run)
+    if not (folder / MODEL_FILE).is_file():
+        names = ", ".join(one.name for one in project.runs()) or "none yet"
+        raise ProjectError(f"{run}: there is no finished run of that name; there are {names}.")
+    return folder
+
+
+def _diagnose(
+    project: Project, run: Path, spec: ModelSpec, device: str, per_slide: int | None, seed: int
+) -> Generator[Event, None, None]:
+    from napari_slidecorr.learning import diagnosing
+    from napari_slidecorr.learning.feature_store import FeatureCache
+
+    yield Event(phase="Reading the model")
+    settings = _settings(run)
+    subject, gone = _subject(project, run, spec, settings)
+    if gone:
+        message = f"{', '.join(gone)}: no longer in the project, so not looked at."
+        yield Notice(phase="Preparing", message=message, warning=True)
+    limit = per_slide or diagnosing.PER_SLIDE
+    events: Any = diagnosing.diagnose(subject, cache=FeatureCache(), device=device, per_slide=limit, seed=seed)
+    with closing(events):
+        for event in events:
+            if isinstance(event, diagnosing.Diagnosed):
+                event.result.save(run)
+            yield event
+
+
+def _subject(project: Project, run: Path, spec: ModelSpec, settings: dict[str, Any]) -> tuple[Subject, list[str]]:
+    from napari_slidecorr.learning.diagnosing import Subject
+
+    table = _table(project, spec, settings)
+    sides = spec.train_slides, spec.validation_slides
+    gone = [slide for side in sides for slide in side if slide not in table.slides]
+    seen, unseen = (table.of_slides([slide for slide in side if slide in table.slides]) for side in sides)
+    start, why = _start(spec, settings)
+    slides = {slide: project.slide(slide) for slide in (*seen.slides, *unseen.slides)}
+    groups = {slide.id: slide.group for slide in project.cohort}
+    model, spec = project.load_model(run)
+    return Subject(run.name, model, spec, seen, unseen, slides, groups, start, why), gone
+
+
+def _table(project: Project, spec: ModelSpec, settings: dict[str, Any]) -> PatchTable:
+    """The patches as the project's regions give them now, labelled in the order of the model's classes."""
+    import numpy as np
+
+    config = from_json(PatchConfig, settings["patches"])
+    table = project.patch_table(config)
+    missing = [name for name in spec.classes if name not in table.classes]
+    if missing:
+        raise CohortError(f"The project has no class {missing[0]!r} any more, which the model tells; add it again.")
+    new = np.full(len(table.classes), -1, np.int16)
+    for label, name in enumerate(spec.classes):
+        new[table.classes.index(name)] = label
+    kept = table.of_rows(new[table.label] >= 0)
+    return replace(kept, label=new[kept.label], classes=spec.classes)
+
+
+def _start(spec: ModelSpec, settings: dict[str, Any]) -> tuple[PatchClassifier | None, str]:
+    from napari_slidecorr.learning.diagnosing import start_of
+
+    weights = str(settings.get("weights", "imagenet"))
+    if weights == "random":
+        return None, "The model started from random weights, which have no features to judge a split by."
+    try:
+        return start_of(spec, weights, seed=int(settings.get("seed", 0))), ""
+    except ModelError as error:
+        return None, str(error)
+
+
+def _settings(run: Path) -> dict[str, Any]:
+    path = run / "config.json"
+    try:
+        settings = json.loads(path.read_text("utf-8"))["settings"]
+        settings["patches"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path}: cannot be read ({error}); train the model again.") from error
+    return dict(settings)
