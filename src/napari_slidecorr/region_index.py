@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from napari_slidecorr.regions import RegionSet
+from napari_slidecorr.regions import Region
 
 
 class RegionIndex:
@@ -14,19 +16,22 @@ class RegionIndex:
 
     Parameters
     ----------
-    regions : RegionSet
+    regions : sequence of Region
         Found by their index in it.
 
     Attributes
     ----------
     bounds : ndarray, shape (n, 4), float64
         y0, x0, y1, x1 of each region in level-0 pixels.
+    corners : ndarray, shape (n,), int
+        How many corners each region has, holes included.
     """
 
-    def __init__(self, regions: RegionSet) -> None:
+    def __init__(self, regions: Sequence[Region]) -> None:
         self.regions = regions
         self._polygons = np.asarray([region.polygon for region in regions], object)
         self.bounds: NDArray[np.float64] = shapely.bounds(self._polygons).reshape(-1, 4)
+        self.corners = shapely.get_num_coordinates(self._polygons)
 
     def within(self, box: tuple[float, float, float, float]) -> NDArray[np.intp]:
         """Indices, ascending, of the regions whose bounds meet a box (y0, x0, y1, x1) in level-0 pixels."""

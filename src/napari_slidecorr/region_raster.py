@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import shapely
@@ -161,7 +162,7 @@ def _fill(canvas: NDArray[np.uint8], spans: _Spans, values: NDArray[np.uint8]) -
     length = spans.stop - spans.start
     piece = np.cumsum(length) // _CHUNK_CELLS
     bounds = [0, *(np.flatnonzero(np.diff(piece)) + 1), len(length)]
-    for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for begin, end in pairwise(bounds):
         index, step = _expanded(length[begin:end])
         index = index + begin
         canvas[spans.row[index], spans.start[index] + step] = values[spans.owner[index]]

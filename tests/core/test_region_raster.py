@@ -8,7 +8,7 @@ from shapely.geometry import box
 
 from napari_slidecorr.region_index import RegionIndex
 from napari_slidecorr.region_raster import RasterFrame, codes_of, fill_value, paint_regions
-from napari_slidecorr.regions import Region, RegionSet
+from napari_slidecorr.regions import Region
 
 CODES = codes_of(["a", "b"])
 
@@ -72,7 +72,9 @@ def test_what_is_smaller_than_a_cell_keeps_a_cell():
     assert np.argwhere(painted).tolist() == [[3, 5]]
 
 
-@pytest.mark.parametrize(("shape", "stride"), [((1000, 500), 1), ((4096, 10), 1), ((4097, 10), 2), ((100_000, 80_000), 25)])
+@pytest.mark.parametrize(
+    ("shape", "stride"), [((1000, 500), 1), ((4096, 10), 1), ((4097, 10), 2), ((100_000, 80_000), 25)]
+)
 def test_a_frame_is_as_fine_as_it_may_be(shape, stride):
     frame = RasterFrame.of_slide(shape)
     assert frame.stride_px == stride
@@ -87,8 +89,7 @@ def test_more_classes_than_codes_share_the_last():
 
 @given(st.lists(stars(), max_size=12), st.floats(-50, 700), st.floats(-50, 1000))
 def test_the_index_finds_the_topmost_region_at_a_place(drawn, y, x):
-    regions = RegionSet(tuple(Region("a", star) for star in drawn))
-    index = RegionIndex(regions)
+    index = RegionIndex([Region("a", star) for star in drawn])
     inside = [i for i, star in enumerate(drawn) if star.covers(shapely.Point(y, x))]
     assert index.at(y, x) == (inside[-1] if inside else None)
 
@@ -96,6 +97,6 @@ def test_the_index_finds_the_topmost_region_at_a_place(drawn, y, x):
 @given(st.lists(stars(), max_size=12), st.tuples(*[st.floats(-50, 1000)] * 4))
 def test_the_index_finds_what_meets_a_box(drawn, corners):
     y0, y1, x0, x1 = *sorted(corners[:2]), *sorted(corners[2:])
-    index = RegionIndex(RegionSet(tuple(Region("a", star) for star in drawn)))
+    index = RegionIndex([Region("a", star) for star in drawn])
     wanted = [i for i, star in enumerate(drawn) if box(*star.bounds).intersects(box(y0, x0, y1, x1))]
     assert index.within((y0, x0, y1, x1)).tolist() == wanted

@@ -18,6 +18,7 @@ from napari_slidecorr._napari.job import session_of
 from napari_slidecorr._napari.keys import CLASS_KEYS, bound, napari_key
 from napari_slidecorr._napari.region_editor import RegionEditor
 from napari_slidecorr._napari.region_tools import RegionTools
+from napari_slidecorr._napari.region_view import FEW
 from napari_slidecorr.errors import SlideCorrError
 from napari_slidecorr.regions import IGNORE, RegionSet
 
@@ -99,8 +100,10 @@ class Desk:
         if shown is not None and slide.id in self._editors:
             return shown
         project = self.session.require_project()
-        layer = layers.add_regions(self.viewer, slide, project.regions(slide.id), project.classes, project.colors)
-        self._editors[slide.id] = editor = self._edit(layer, slide.id, project)
+        regions = project.regions(slide.id)
+        few = regions if len(regions) <= FEW else RegionSet()
+        layer = layers.add_regions(self.viewer, slide, few, project.classes, project.colors)
+        self._editors[slide.id] = editor = self._edit(layer, slide.id, project, regions)
         layers.set_class(layer, self.current_class)
         layers.recolour(layer, project.colors)
         self.tools.attach(editor)
@@ -121,9 +124,8 @@ class Desk:
     def refresh_classes(self) -> None:
         """Let the open layers know the project's classes and colours after these have changed."""
         for editor in self._editors.values():
-            layers.set_classes(editor.layer, editor.project.classes)
             layers.set_class(editor.layer, self.current_class)
-            layers.recolour(editor.layer, editor.project.colors)
+            editor.recolour()
         self.session.classes_changed.emit()
 
     def editors(self) -> list[RegionEditor]:
@@ -134,7 +136,7 @@ class Desk:
         """The editor of a slide; None when its regions are not open."""
         return self._editors.get(slide_id)
 
-    def _edit(self, layer: Shapes, slide_id: str, project: Project) -> RegionEditor:
+    def _edit(self, layer: Shapes, slide_id: str, project: Project, regions: RegionSet) -> RegionEditor:
         return RegionEditor(
             layer,
             slide_id,
@@ -142,6 +144,8 @@ class Desk:
             changed=self.edited.emit,
             saved=partial(self._on_saved, project),
             tell=self.session.message.emit,
+            regions=regions,
+            viewer=self.viewer,
         )
 
     def _on_saved(self, project: Project, slide_id: str) -> None:

@@ -14,13 +14,13 @@ class Errands(QObject):
 
     Parameters
     ----------
-    parent : QObject
-        When it is destroyed, results that are still on their way are dropped.
+    parent : QObject or None
+        When it is destroyed, results that are still on their way are dropped; without one, when the errands are.
     """
 
     _ended = Signal(object, object)
 
-    def __init__(self, parent: QObject) -> None:
+    def __init__(self, parent: QObject | None) -> None:
         super().__init__(parent)
         self._ended.connect(self._deliver)
         self.running = 0

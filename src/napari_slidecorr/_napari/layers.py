@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 KEY = "napari_slidecorr"
 """Where a layer's metadata says what it is."""
 
-Kind = Literal["slide", "regions", "class_map", "probability"]
+Kind = Literal["slide", "regions", "regions_overview", "patches", "class_map", "probability"]
 Colors = Mapping[str, tuple[int, int, int]]
 Points = NDArray[np.floating]
 
@@ -147,19 +147,34 @@ def adopt(layer: Shapes) -> None:
         _set_columns(layer, [""] * len(layer.data), [""] * len(layer.data), [])
 
 
-def append_regions(layer: Shapes, regions: Sequence[Region], colors: Colors) -> None:
-    """Add regions behind those of a layer, in one call."""
+def append_regions(
+    layer: Shapes, regions: Sequence[Region], colors: Colors, heights: Sequence[int] | None = None
+) -> None:
+    """Add regions behind those of a layer, in one call.
+
+    Parameters
+    ----------
+    heights : sequence of int, optional
+        Which lies above which, the highest on top; above all others if None.
+    """
     if not regions:
         return
-    drawn = [_Drawn(region, vertices_of(region.polygon)) for region in regions]
+    drawn = [_drawn(layer, region) for region in regions]
     old_names, old_uids = ([_name(v) for v in layer.features[column]] for column in ("class", "uid"))
     set_classes(layer, list(dict.fromkeys(region.class_name for region in regions)))
     identity(layer)["drawn"].update({each.region.uid: each for each in drawn})
-    layer.add_polygons([each.vertices for each in drawn])
+    layer.add_polygons([each.vertices for each in drawn], z_index=None if heights is None else list(heights))
     names = [*old_names, *(region.class_name for region in regions)]
     uids = [*old_uids, *(region.uid for region in regions)]
     _set_columns(layer, names, uids)
     recolour(layer, colors)
+
+
+def _drawn(layer: Shapes, region: Region) -> _Drawn:
+    known: _Drawn | None = identity(layer)["drawn"].get(region.uid)
+    if known is not None and known.region.polygon is region.polygon:
+        return _Drawn(region, known.vertices)
+    return _Drawn(region, vertices_of(region.polygon))
 
 
 def regions_of(layer: Shapes) -> RegionSet:
@@ -182,6 +197,14 @@ def regions_of(layer: Shapes) -> RegionSet:
             polygons = _polygons(np.asarray(vertices, np.float64) + _HALF, str(kind), known)
             found.extend(Region(name, *pair) for pair in zip(polygons, _uids_of_parts(uid, uids), strict=False))
     return RegionSet(tuple(found))
+
+
+def all_regions_of(layer: Shapes) -> RegionSet:
+    """Read the regions of a layer, and those of its slide that are too many to be shapes."""
+    found = regions_of(layer)
+    uids = {region.uid for region in found}
+    elsewhere = (region for region in identity(layer).get("elsewhere", ()) if region.uid not in uids)
+    return RegionSet((*elsewhere, *found))
 
 
 def _uids_of_parts(uid: str, taken: Sequence[str]) -> Iterator[str]:

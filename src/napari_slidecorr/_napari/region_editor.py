@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import takewhile
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +12,8 @@ from napari_slidecorr._napari import layers
 from napari_slidecorr._napari.history import History
 from napari_slidecorr._napari.parts import timer
 from napari_slidecorr._napari.region_saver import RegionSaver
+from napari_slidecorr._napari.region_view import RegionView, remove, select
 from napari_slidecorr.errors import RegionsError
-from napari_slidecorr.region_index import RegionIndex
 from napari_slidecorr.regions import Region, RegionSet, valid_polygons
 from napari_slidecorr.session import sentence
 
@@ -30,7 +29,8 @@ TRY_AGAIN_MS = 5000
 SMALLEST_PX = 4.0
 """Side, in screen pixels, below which a new shape is taken for a stray click."""
 
-Colors = Mapping[str, tuple[int, int, int]]
+MOST_SELECTED = 500
+"""So many regions can be selected at a time where not all are shapes."""
 
 
 class RegionEditor:
@@ -53,6 +53,10 @@ class RegionEditor:
         Called with the slide's id after each save.
     tell
         Called with a sentence and whether it is an error.
+    regions : RegionSet, optional
+        All regions of the slide; those of the layer if None.
+    viewer : optional
+        Where the layer is. With it, of thousands of regions only those near the view are shapes; see `RegionView`.
 
     Attributes
     ----------
@@ -70,15 +74,19 @@ class RegionEditor:
         changed: Callable[[str], None],
         saved: Callable[[str], None],
         tell: Callable[[str, bool], None],
+        regions: RegionSet | None = None,
+        viewer: Any = None,
     ) -> None:
         self.layer, self.slide_id, self.project = layer, slide_id, project
         self._changed, self._saved, self._tell = changed, saved, tell
-        self.history = History(layers.regions_of(layer))
-        self._known_index = RegionIndex(self.history.present)
+        self.history = History(layers.regions_of(layer) if regions is None else regions)
         self.combine: Callable[[RegionSet, RegionSet], RegionSet] = lambda _before, after: after
         self.drawing = False
         self._applying = False
         self.dirty = False
+        self.view = RegionView(
+            layer, self.regions, viewer=viewer, colors=lambda: project.colors, busy=lambda: self._is_busy
+        )
         self._read_timer = timer(0, self.read)
         self._save_timer = timer(SAVE_AFTER_MS, self.save)
         self._again_timer = timer(TRY_AGAIN_MS, self.save)
@@ -103,20 +111,30 @@ class RegionEditor:
 
     def region_at(self, y_px: float, x_px: float) -> Region | None:
         """Give the topmost region at a place, in corner-based level-0 pixels; None where none is."""
-        index = self._index.at(y_px, x_px)
+        index = self.view.index.at(y_px, x_px)
         return None if index is None else self.regions.regions[index]
 
     def select(self, uids: Iterable[str]) -> None:
         """Select these regions and no others; uids that no region has are passed over."""
-        wanted = set(uids)
-        shown = [str(uid) for uid in self.layer.features["uid"]]
-        self.layer.selected_data = {index for index, uid in enumerate(shown) if uid in wanted}
+        known = {region.uid for region in self.regions}
+        wanted = [uid for uid in dict.fromkeys(uids) if uid in known]
+        if len(wanted) > MOST_SELECTED and not self.view.all_shown:
+            self._tell(f"Of {len(wanted):,} regions the first {MOST_SELECTED} are selected; more would be slow.", False)
+            wanted = wanted[:MOST_SELECTED]
+        self.view.bring(wanted)
+        select(self.layer, set(wanted))
+
+    def recolour(self) -> None:
+        """Take over classes and colours of the project that have changed."""
+        layers.set_classes(self.layer, self.project.classes)
+        self.view.recolour()
 
     def close(self) -> None:
         """Read and save what is pending, and listen no longer."""
         self.flush()
         self._again_timer.stop()
         self.layer.events.data.disconnect(self._on_data)
+        self.view.close()
 
     def flush(self) -> None:
         """Finish a shape that is being drawn, then read and save now what is pending; waits for the disk."""
@@ -138,14 +156,15 @@ class RegionEditor:
             return
         self._drop_strays()
         shown = len(self.layer.data)
-        regions = layers.regions_of(self.layer)
+        regions, kept = self.view.read()
         combined = self.combine(self.regions, regions)
         if combined is not regions:
-            self._show(regions := combined)
-        elif len(regions) != shown:
-            self._tell_repair(shown, len(regions))
-            self._show(regions)
+            self.view.show(regions := combined)
+        elif kept != shown:
+            self._tell_repair(shown, kept)
+            self.view.show(regions)
         else:
+            self.view.accept(regions)
             self._recolour()
         self._record(regions)
 
@@ -158,16 +177,9 @@ class RegionEditor:
             Uids of the regions that are selected afterwards.
         """
         self.settle()
-        self._show(regions)
-        self._record(layers.regions_of(self.layer))
+        self.view.show(regions)
+        self._record(regions)
         self.select(select)
-
-    @property
-    def _index(self) -> RegionIndex:
-        """Where the regions lie; made anew when they have changed."""
-        if self._known_index.regions is not self.regions:
-            self._known_index = RegionIndex(self.regions)
-        return self._known_index
 
     def undo(self) -> None:
         """Take the last step back."""
@@ -193,13 +205,14 @@ class RegionEditor:
         """Give the selected shapes another class."""
         if self.selected:
             layers.reclass(self.layer, self.selected, name, self.project.colors)
-            self._record(layers.regions_of(self.layer))
+            self.read()
 
     def rename_class(self, old: str, new: str) -> None:
         """Give all regions of a class another one, in the steps that can be undone too."""
         self.settle()
-        self.history.translate(lambda regions: renamed(regions, old, new))
-        self._show(self.regions)
+        done: dict[str, Region] = {}  # the states share most of their regions, and must go on doing so
+        self.history.translate(lambda regions: renamed(regions, old, new, done))
+        self.view.show(self.regions)
         self._mark_changed()
 
     def delete_selected(self) -> None:
@@ -250,7 +263,7 @@ class RegionEditor:
 
     def _on_data(self, event: Any) -> None:
         """Wait for the hand to let go: napari sends `added` while the new shape is not yet finished."""
-        if self._applying:
+        if self._applying or self.view.applying:
             return
         action = str(getattr(event, "action", ""))
         if action == "adding":
@@ -261,7 +274,7 @@ class RegionEditor:
 
     def _record(self, regions: RegionSet) -> None:
         if self.project.read_only and regions != self.regions:
-            self._show(self.regions)
+            self.view.show(self.regions)
             self._tell(self.project.read_only, True)
         elif self.history.record(regions):
             self._mark_changed()
@@ -278,16 +291,13 @@ class RegionEditor:
         if regions is None:
             self._tell(nothing, False)
             return
-        self._show(regions)
+        self.view.show(regions)
         self._mark_changed()
 
-    def _show(self, regions: RegionSet) -> None:
-        """Bring the layer to a state; what both begin with stays untouched."""
-        self._applying = True
-        try:
-            show_regions(self.layer, regions, self.project.colors)
-        finally:
-            self._applying = False
+    @property
+    def _is_busy(self) -> bool:
+        """Whether a hand is at work, or what it did is not read yet."""
+        return self.drawing or self._read_timer.isActive()
 
     def _recolour(self) -> None:
         layers.recolour(self.layer, self.project.colors)
@@ -305,7 +315,7 @@ class RegionEditor:
         if strays:
             self._applying = True
             try:
-                _remove(self.layer, strays)
+                remove(self.layer, strays)
             finally:
                 self._applying = False
             self._tell("A shape of a few screen pixels was taken for a stray click and left out.", False)
@@ -315,38 +325,6 @@ class RegionEditor:
             self._tell("An outline crossed itself; it was split into simple regions with the same inside.", False)
         else:
             self._tell("A line, a path or an outline without an area is no region, and was left out.", False)
-
-
-def show_regions(layer: Shapes, regions: RegionSet, colors: Colors) -> None:
-    """Bring a layer of regions to a state, by as few shapes as possible: from the first difference on.
-
-    Raises
-    ------
-    RegionsError
-        If a region has no area.
-    """
-    have = layers.regions_of(layer)
-    wanted = regions.regions
-    aligned = len(have) == len(layer.data)
-    pairs = takewhile(lambda pair: _same_shape(*pair), zip(have, wanted, strict=False)) if aligned else ()
-    same = len(list(pairs))
-    _remove(layer, range(same, len(layer.data)))
-    layers.append_regions(layer, wanted[same:], colors)
-    for name in {region.class_name for region in wanted[:same]}:
-        changed = [i for i in range(same) if wanted[i].class_name == name != have.regions[i].class_name]
-        if changed:
-            layers.reclass(layer, changed, name, colors)
-    layers.recolour(layer, colors)
-
-
-def _remove(layer: Shapes, indices: Iterable[int]) -> None:
-    layer.selected_data = set(indices)
-    layer.remove_selected()
-    layer.selected_data = set()
-
-
-def _same_shape(one: Region, other: Region) -> bool:
-    return one.uid == other.uid and one.polygon == other.polygon
 
 
 def with_holes(regions: RegionSet, chosen: Sequence[Region]) -> RegionSet:
@@ -384,6 +362,20 @@ def _minus(region: Region, cut: Any) -> Iterable[Region]:
         yield Region(region.class_name, polygon, region.uid) if number == 0 else Region(region.class_name, polygon)
 
 
-def renamed(regions: RegionSet, old: str, new: str) -> RegionSet:
-    """Give all regions of a class another one."""
-    return RegionSet(tuple(r.reclassed(new) if r.class_name == old else r for r in regions))
+def renamed(regions: RegionSet, old: str, new: str, done: dict[str, Region] | None = None) -> RegionSet:
+    """Give all regions of a class another one.
+
+    Parameters
+    ----------
+    done : dict of uid to Region, optional
+        What became of regions in other states, which so stay one object in every state that has them.
+    """
+    done = {} if done is None else done
+    return RegionSet(tuple(_reclassed(each, new, done) if each.class_name == old else each for each in regions))
+
+
+def _reclassed(region: Region, class_name: str, done: dict[str, Region]) -> Region:
+    known = done.get(region.uid)
+    if known is None or known.polygon is not region.polygon:
+        known = done[region.uid] = region.reclassed(class_name)
+    return known

@@ -19,9 +19,9 @@ def write_regions_layer(path: str, data: Any, attributes: dict[str, Any]) -> lis
     """
     from napari.layers import Layer
 
-    from napari_slidecorr._napari.layers import adopt, regions_of
+    from napari_slidecorr._napari.layers import adopt, all_regions_of
 
     layer = Layer.create(data, attributes, "shapes")
     adopt(layer)
-    io.write_regions(path, regions_of(layer))
+    io.write_regions(path, all_regions_of(layer))
     return [path]
