@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +16,8 @@ from napari_slidecorr.config import PredictConfig
 from napari_slidecorr.errors import MapError, SlideError
 from napari_slidecorr.events import BlockDone, Event, MapBegun, Notice, Predicted
 from napari_slidecorr.io import read_map
+from napari_slidecorr.io.content_digest import content_digest
+from napari_slidecorr.io.map_zarr import check_slide, is_complete
 from napari_slidecorr.model_spec import ModelSpec
 from napari_slidecorr.project import MODEL_FILE, Project
 
@@ -115,43 +118,94 @@ def predict_cohort(
     ModelError
         If the model cannot be read.
     """
+    slide_ids, run, spec = chosen(project, slide_ids, run)
+    return _predict(project, slide_ids, run, spec, config or PredictConfig())
+
+
+def chosen(
+    project: Project, slide_ids: Sequence[str] | None, run: str | Path | None
+) -> tuple[list[str], Path, ModelSpec]:
+    """Give the slides, the run's folder and its model's description; arguments and errors as in `predict_cohort`."""
     known = {slide.id for slide in project.cohort}
-    chosen = list(slide_ids) if slide_ids is not None else [slide.id for slide in project.cohort]
-    for slide_id in chosen:
+    wanted = list(slide_ids) if slide_ids is not None else [slide.id for slide in project.cohort]
+    for slide_id in wanted:
         if slide_id not in known:
             project.maps(slide_id)  # says so
     folder = project.run_folder(run)
-    spec = ModelSpec.load(folder / MODEL_FILE)
-    return _predict(project, chosen, folder, spec, config or PredictConfig())
+    return wanted, folder, ModelSpec.load(folder / MODEL_FILE)
 
 
 def _predict(
     project: Project, slide_ids: Sequence[str], run: Path, spec: ModelSpec, config: PredictConfig
 ) -> Iterator[Event]:
-    from napari_slidecorr.io.map_zarr import is_complete
-
-    loaded, outcomes, first = None, [], True
+    load = cache(lambda: project.load_model(run))
+    outcomes: list[SlideOutcome] = []
+    first = True
     for number, slide_id in enumerate(slide_ids, 1):
-        path = project.map_path(slide_id, spec.id, config)
         phase = f"{slide_id} ({number} of {len(slide_ids)})"
+        for event in predict_one(project, slide_id, spec, load, config, phase, first=first):
+            if isinstance(event, SlideEnded):
+                outcomes.append(event.outcome)
+            yield event
+        first = first and outcomes[-1].state == "was complete"
+    yield CohortPredicted(phase="Predicted", done=len(outcomes), total=len(outcomes), result=tuple(outcomes))
+
+
+def predict_one(
+    project: Project,
+    slide_id: str,
+    spec: ModelSpec,
+    load: Callable[[], Any],
+    config: PredictConfig,
+    phase: str,
+    *,
+    first: bool,
+) -> Generator[Event, None, None]:
+    """Predict one slide unless its map is complete; the last event is its `SlideEnded`.
+
+    Parameters
+    ----------
+    load : callable
+        Gives the model as `Project.load_model` does; called when it is needed.
+    phase : str
+        Of all events.
+    first : bool
+        Tell the device, and whatever else is the same for every slide.
+
+    Raises
+    ------
+    ProjectError, ModelError
+        What would stop every slide.
+    """
+    start = time.monotonic()
+    path = project.map_path(slide_id, spec.id, config)
+    try:
         if is_complete(path):
+            _check_unchanged(project, slide_id, path)
             outcome = _facts(SlideOutcome(slide_id, "was complete"), read_map(path), path)
         else:
-            loaded = loaded or project.load_model(run)
-            outcome = yield from _predict_one(project, slide_id, loaded, config, phase, first=first)
-            first = False
-        outcomes.append(outcome)
-        yield SlideEnded(phase=phase, message=outcome.sentence(), warning=outcome.state == "failed", outcome=outcome)
-    yield CohortPredicted(phase="Predicted", done=len(outcomes), total=len(outcomes), result=tuple(outcomes))
+            outcome = yield from _predict_one(project, slide_id, load(), config, phase, first=first)
+    except (SlideError, MapError) as error:
+        outcome = SlideOutcome(slide_id, "failed", time.monotonic() - start, 0, str(error), path)
+    yield SlideEnded(phase=phase, message=outcome.sentence(), warning=outcome.state == "failed", outcome=outcome)
+
+
+def _check_unchanged(project: Project, slide_id: str, path: Path) -> None:
+    """Refuse a map of what the slide's file no longer holds; a slide that is away cannot be asked."""
+    if (file := project.slide_path(slide_id)).exists():
+        check_slide(path, content_digest(file))
 
 
 def _predict_one(
     project: Project, slide_id: str, loaded: Any, config: PredictConfig, phase: str, *, first: bool
-) -> Any:
+) -> Generator[Event, None, SlideOutcome]:
     start, patches = time.monotonic(), 0
     path, prediction = None, None
     try:
-        with closing(project.predict_slide(project.slide(slide_id), loaded, config)) as events:
+        with (
+            project.lent_slide(slide_id) as slide,
+            closing(project.predict_slide(slide, loaded, config)) as events,
+        ):
             for event in events:
                 if isinstance(event, BlockDone):
                     patches += int(np.isfinite(event.probabilities[0]).sum())

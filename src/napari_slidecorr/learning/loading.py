@@ -19,6 +19,9 @@ AHEAD = 2
 
 MAX_WORKERS = 8
 
+most_workers = MAX_WORKERS
+"""How many threads a process uses at most; less where several processes share a machine."""
+
 CHECK_S = 0.05
 """How often a wait for patches asks whether it is still wanted."""
 
@@ -29,7 +32,7 @@ Patches = NDArray[np.uint8]
 
 def default_workers() -> int:
     """One thread a core, one core left for the network, at most eight."""
-    return max(1, min(MAX_WORKERS, (os.cpu_count() or 1) - 1))
+    return max(1, min(most_workers, (os.cpu_count() or 1) - 1))
 
 
 def read_ahead(

@@ -1,4 +1,4 @@
-"""How many threads torch computes with."""
+"""How many threads torch computes with, and how many read patches for it."""
 
 from __future__ import annotations
 
@@ -21,3 +21,12 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def use_threads(compute: int | None, read: int) -> None:
+    """Set for the whole process how many threads compute (None: as they are), and how many read patches at most."""
+    from napari_slidecorr.learning import loading
+
+    if compute is not None:
+        torch.set_num_threads(compute)
+    loading.most_workers = read
