@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 KEY = "napari_slidecorr"
 """Where a layer's metadata says what it is."""
 
-Kind = Literal["slide", "regions", "regions_overview", "patches", "class_map", "probability"]
+Kind = Literal["slide", "regions", "regions_overview", "patches", "class_map", "probability", "compared", "difference", "swipe"]
 Colors = Mapping[str, tuple[int, int, int]]
 Points = NDArray[np.floating]
 
