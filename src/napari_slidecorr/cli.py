@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from napari_slidecorr import cli_training
+from napari_slidecorr import cli_diagnose, cli_training
 from napari_slidecorr.cli_options import options_from
 from napari_slidecorr.cli_output import MISTAKE, print_result, told_in_one_sentence
+from napari_slidecorr.cli_region_states import add_state_commands
 from napari_slidecorr.config import PredictConfig, TrainConfig
 from napari_slidecorr.errors import CohortError, MapError, ProjectError
 
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 regions_app = typer.Typer(no_args_is_help=True, help="Labelled regions of a project's slides.", rich_markup_mode=None)
 app.add_typer(regions_app, name="regions")
+add_state_commands(regions_app)
 
 Folder = Annotated[Path, typer.Argument(metavar="PROJECT", help="A project's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
@@ -192,6 +194,7 @@ def train(
 
 
 app.command()(cli_training.runs)
+app.command()(cli_diagnose.diagnose)
 
 
 @app.command()

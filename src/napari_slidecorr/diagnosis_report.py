@@ -1,0 +1,214 @@
+"""Diagnoses of one or more runs as one page that needs no network, and as pictures and JSON beside it."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_slidecorr.diagnosis_figures import curves_figure, features_figure, likeness_figure, shortcut_figure
+from napari_slidecorr.diagnostics.diagnosis import Diagnosis, SlideFinding, summary
+from napari_slidecorr.diagnostics.feature_table import Measure
+from napari_slidecorr.events import EpochDone
+from napari_slidecorr.io.atomic import atomic_write_bytes, atomic_write_text, make_folder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PAGE, FIGURES = "report.html", "diagnosis.json"
+CITATION = (
+    "H. Zhang, Y. Meng, X. Qian, X. Yang, S. E. Coupland, Y. Zheng: A regularization term for slide correlation reduction in "
+    "whole slide image analysis with deep learning. MIDL 2021, PMLR 143:842-854."
+)
+TITLES = {
+    "training_auc": "AUC on training slides",
+    "held_out_auc": "AUC on held-out slides",
+    "generalization_gap": "Lost on held-out slides",
+    "leakage_gap": "What a random patch split would have promised on top",
+    "calibration_error": "Calibration error (ECE)",
+    "slide_probe": "Slide named from features",
+    "within_class_probe": "Slide named inside one class",
+    "same_slide_correlation": "Same-slide correlation",
+    "robustness_index": "Robustness index (slide)",
+    "robustness_index_group": "Robustness index (group)",
+    "average_performance_drop": "Average performance drop",
+    "clustering_score": "Clusters: class minus slide",
+}
+"""What each measure is called for a reader, in the order of telling."""
+WORST = 12
+"""Slides that a table shows."""
+
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1200px;padding:0 1rem;color:#222}"
+    "table{border-collapse:collapse;margin:1rem 0}td,th{padding:.3rem .8rem;border-bottom:1px solid #ccc;text-align:right;"
+    "vertical-align:top}td:first-child,th:first-child{text-align:left}small{color:#666}"
+    ".verdict{border-left:6px solid #999;padding:.4rem 1rem;margin:1rem 0;background:#f6f6f6}"
+    ".slide{border-color:#d55e00}.tissue{border-color:#009e73}.unclear{border-color:#e69f00}"
+    "img{max-width:100%}@media print{body{margin:0;max-width:none}h2{break-after:avoid}img,table{break-inside:avoid}}"
+)
+
+
+def write_report(out: Path, diagnoses: Sequence[Diagnosis], curves: Mapping[str, Sequence[EpochDone]]) -> Path:
+    """Write ``report.html``, ``diagnosis.json`` and the pictures into a folder.
+
+    Parameters
+    ----------
+    curves : mapping of run to its epochs
+        Runs without epochs are left out of the picture of curves.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    ProjectError
+        If the folder cannot be written.
+    """
+    make_folder(out)
+    pictures = {name: _png(figure) for name, figure in _figures(diagnoses, curves).items()}
+    for name, data in pictures.items():
+        atomic_write_bytes(out / f"{name}.png", data)
+    atomic_write_text(out / FIGURES, json.dumps([summary(one) for one in diagnoses], indent=2))
+    page = out / PAGE
+    atomic_write_text(page, _page(diagnoses, pictures))
+    return page
+
+
+def as_text(diagnosis: Diagnosis) -> str:
+    """A diagnosis for a terminal: verdict, then a line for each measure."""
+    lines = [f"{diagnosis.run}: {diagnosis.verdict.text}", ""]
+    width = max(len(title) for title in TITLES.values())
+    for name, title in TITLES.items():
+        if name in diagnosis.measures:
+            lines.append(f"{title:<{width}}  {told(diagnosis.measures[name])}")
+    return "\n".join(lines)
+
+
+def told(measure: Measure) -> str:
+    """A measure in one line: value, interval, chance, what it was taken on; or why there is none."""
+    if measure.value is None:
+        return f"- ({measure.reason})"
+    said = f"{measure.value:.3f}"
+    if measure.low is not None and measure.high is not None:
+        said += f" ({measure.low:.3f} to {measure.high:.3f})"
+    if measure.chance is not None:
+        said += f", chance {measure.chance:.3f}"
+        if measure.chance_low is not None and measure.chance_high is not None:
+            said += f" ({measure.chance_low:.3f} to {measure.chance_high:.3f})"
+    return f"{said}; {measure.n_slides} slides, {measure.n_patches} patches"
+
+
+def _figures(diagnoses: Sequence[Diagnosis], curves: Mapping[str, Sequence[EpochDone]]) -> dict[str, Figure]:
+    found: dict[str, Figure] = {}
+    if known := {name: curve for name, curve in curves.items() if curve}:
+        found["curves"] = curves_figure(known)
+    if any(one.accuracy for one in diagnoses):
+        found["shortcut"] = shortcut_figure(diagnoses)
+    for one in diagnoses:
+        found[f"{_file(one)}-features-by-slide"] = features_figure(one, "slide")
+        found[f"{_file(one)}-features-by-class"] = features_figure(one, "class")
+        found[f"{_file(one)}-features-by-error"] = features_figure(one, "error")
+        found[f"{_file(one)}-likeness"] = likeness_figure(one)
+    return found
+
+
+def _file(diagnosis: Diagnosis) -> str:
+    return diagnosis.run.replace("/", "-")
+
+
+def _png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
+
+
+def _page(diagnoses: Sequence[Diagnosis], pictures: Mapping[str, bytes]) -> str:
+    body = ["<h1>Tissue or slide?</h1>", *map(_verdict, diagnoses), "<h2>Measures</h2>", _measures(diagnoses)]
+    if "curves" in pictures:
+        body += ["<h2>Training</h2>", _image(pictures["curves"], "AUC after each epoch")]
+    body += ["<h2>Training against held-out slides</h2>", _scores(diagnoses)]
+    if "shortcut" in pictures:
+        body += ["<h2>Would a head take the slide for the class?</h2>", _image(pictures["shortcut"], "Shortcut curve")]
+    for one in diagnoses:
+        body.append(f"<h2>{html.escape(one.run)}</h2>")
+        names = [name for name in pictures if name.startswith(f"{_file(one)}-")]
+        body += [_image(pictures[name], name) for name in names]
+        body += ["<h3>Slides, the worst first</h3>", _slides(one.slides)]
+    body.append(
+        f"<p><small>The maps of features are t-SNE: a picture, never a number. Intervals are bootstraps over slides. {CITATION}"
+        "</small></p>"
+    )
+    head = f"<meta charset='utf-8'><title>Tissue or slide?</title><style>{_STYLE}</style>"
+    return f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(body)}</body></html>\n"
+
+
+def _verdict(diagnosis: Diagnosis) -> str:
+    found = diagnosis.verdict
+    said = f"<b>{html.escape(diagnosis.run)}</b><br>{html.escape(found.text)}"
+    return f"<div class='verdict {found.finding}'>{said}</div>"
+
+
+def _measures(diagnoses: Sequence[Diagnosis]) -> str:
+    rows = []
+    for name, title in TITLES.items():
+        cells = [one.measures.get(name) for one in diagnoses]
+        if any(cell is not None for cell in cells):
+            rows.append([title, *("" if cell is None else _cell(cell) for cell in cells)])
+    return _table(["", *(html.escape(one.run) for one in diagnoses)], rows)
+
+
+def _cell(measure: Measure) -> str:
+    if measure.value is None:
+        return f"<small>{html.escape(measure.reason)}</small>"
+    said, _, about = told(measure).partition(" ")
+    note = f"<br>{html.escape(measure.note)}" if measure.note else ""
+    return f"<b>{said}</b><br><small>{html.escape(about)}{note}</small>"
+
+
+def _scores(diagnoses: Sequence[Diagnosis]) -> str:
+    """The paper's Tables 3 and 4, for these runs: AUC on slides that trained and on others, by objective."""
+    rows = []
+    for one in diagnoses:
+        values = [one.measures[name] for name in ("training_auc", "held_out_auc", "generalization_gap")]
+        rows.append([html.escape(one.run), html.escape(one.objective), *map(_short, values)])
+    return _table(["run", "objective", "training AUC", "held-out AUC", "difference"], rows)
+
+
+def _short(measure: Measure) -> str:
+    if measure.value is None:
+        return "-"
+    if measure.low is None or measure.high is None:
+        return f"{measure.value:.3f}"
+    return f"{measure.value:.3f} <small>({measure.low:.3f} to {measure.high:.3f})</small>"
+
+
+def _slides(findings: Sequence[SlideFinding]) -> str:
+    rows = [
+        [
+            html.escape(one.score.slide),
+            "trained on" if one.seen else "held out",
+            str(one.score.n_patches),
+            f"{one.score.accuracy:.3f}",
+            "-" if one.score.auc is None else f"{one.score.auc:.3f}",
+            f"{one.score.calibration_error:.3f}",
+        ]
+        for one in findings[:WORST]
+    ]
+    more = f"<p><small>and {len(findings) - WORST} more</small></p>" if len(findings) > WORST else ""
+    return _table(["slide", "", "patches", "accuracy", "AUC", "ECE"], rows) + more
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    top = "".join(f"<th>{name}</th>" for name in head)
+    lines = ("".join(f"<td>{cell}</td>" for cell in row) for row in rows)
+    return f"<table><tr>{top}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+
+
+def _image(data: bytes, about: str) -> str:
+    return f"<img alt='{html.escape(about)}' src='data:image/png;base64,{base64.b64encode(data).decode('ascii')}'>"
