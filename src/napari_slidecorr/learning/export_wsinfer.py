@@ -89,6 +89,11 @@ def wsinfer_config(spec: ModelSpec) -> dict[str, Any]:
             f"Model {spec.id} was trained on normalized stains, and WSInfer has no such step: its maps would be wrong. "
             "Train one with stain 'none' to export it."
         )
+    if spec.centring:
+        raise ModelError(
+            f"Model {spec.id} takes off a share of each slide's mean feature, and WSInfer has no such step: its maps would be "
+            "wrong. Train one without centring to export it."
+        )
     if spec.geometry.mpp is None:
         raise ModelError(
             f"Model {spec.id} takes level-0 pixels as they are, and WSInfer needs micrometres per pixel. Train one with "

@@ -15,6 +15,7 @@ from napari_slidecorr.config import PredictConfig
 from napari_slidecorr.errors import MapError, ModelError, SlideError
 from napari_slidecorr.events import BlockDone, CellsDone, Event, Notice, Predicted
 from napari_slidecorr.geometry import Box, Grid
+from napari_slidecorr.learning.centring import offset_of
 from napari_slidecorr.learning.loading import Patches, stack
 from napari_slidecorr.learning.models import PatchClassifier, choose_device, classify, describe_device
 from napari_slidecorr.learning.staining import AS_READ, StainStep, make_stain_step
@@ -158,6 +159,7 @@ class _Job:
 def _predict(job: _Job, blocks: Sequence[Block]) -> Generator[Event, None, None]:
     yield Notice(phase="Preparing", message=f"Predicting on {describe_device(job.device)}.")
     job = replace(job, stain=(yield from make_stain_step([job.slide], job.spec.stain)))
+    job.model.offset = yield from offset_of(job.slide, job.model, job.spec, job.config.device)
     wanted = yield from _find_cells(job, blocks)
     total = sum(int(np.count_nonzero(wanted[block])) for block in blocks)
     if not total and _covers(blocks, job.grid):

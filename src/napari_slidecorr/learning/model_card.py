@@ -12,6 +12,7 @@ from typing import Any
 from napari_slidecorr import __version__
 from napari_slidecorr.config import TrainConfig
 from napari_slidecorr.events import EpochDone
+from napari_slidecorr.fast_config import FastConfig
 from napari_slidecorr.model_spec import ModelSpec
 from napari_slidecorr.patches import PatchTable
 from napari_slidecorr.runs import best_epoch
@@ -49,7 +50,11 @@ def _facts(slide: Slide) -> dict[str, Any]:
 
 
 def model_card(
-    spec: ModelSpec, config: TrainConfig, tables: tuple[PatchTable, PatchTable], curve: Sequence[EpochDone], device: str
+    spec: ModelSpec,
+    config: TrainConfig | FastConfig,
+    tables: tuple[PatchTable, PatchTable],
+    curve: Sequence[EpochDone],
+    device: str,
 ) -> str:
     """Write the model card of a run, as Markdown.
 
@@ -65,7 +70,11 @@ def model_card(
     used = curve[spec.epoch - 1]
     geometry = spec.geometry
     resolution = f"{geometry.mpp:g} um/px" if geometry.mpp is not None else "level-0 pixels as they are"
-    why = "the last epoch" if spec.kept == "last" else "the epoch of the highest held-out AUC, which therefore flatters"
+    why = {
+        "last": "the last epoch",
+        "best": "the epoch of the highest held-out AUC, which therefore flatters",
+        "folds": "fitted once; held-out figures are of heads that had not seen the slide",
+    }[spec.kept]
     parts = [
         f"# Patch classifier {spec.id}",
         (
@@ -93,7 +102,7 @@ def model_card(
 
 
 def _few(spec: ModelSpec) -> str:
-    if not spec.validation_slides:
+    if not spec.validation_slides and spec.kept != "folds":
         return "\n- Nothing was held out: how it does on a slide that it has not seen is unknown."
     return ""
 
