@@ -102,5 +102,3 @@ class OwnedFolder:
 def refusal_to_view(folder: Path, owner: Owner) -> str:
     """Say that a project can be looked at but not changed, and who can."""
     return f"{folder.name} is open in {owner}, so that it is read-only here."
-
-

@@ -78,8 +78,10 @@ class ProjectFolder(OwnedFolder):
             If the folder is not a project, its file is damaged, or it was written by a newer version.
         """
         folder = Path(folder).absolute()
-        slides, colors = read_project_file(folder / FILE)
-        return cls(folder, slides, colors)
+        stamp = stamp_of(folder / FILE)  # before it is read: what is written in between is then read again
+        project = cls(folder, *read_project_file(folder / FILE))
+        project._stamp = stamp
+        return project
 
     # -- slides ---------------------------------------------------------------------------------------------------
 

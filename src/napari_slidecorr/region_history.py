@@ -28,6 +28,7 @@ from shapely import Polygon
 from napari_slidecorr.errors import RegionsError
 from napari_slidecorr.io.atomic import atomic_write_bytes, make_folder
 from napari_slidecorr.io.qupath import feature_lines
+from napari_slidecorr.project_file import Stamp, stamp_of
 from napari_slidecorr.regions import Region, RegionSet
 
 FORMAT = 1
@@ -84,6 +85,7 @@ class _Whole(NamedTuple):
     """The last state that holds all its regions."""
 
     name: str
+    stamp: Stamp | None
     regions: tuple[Region, ...]
     place: dict[str, int]
     followers: int
@@ -163,16 +165,20 @@ class RegionHistory:
         counts = Counter(region.class_name for region in regions)
         told = {"format": FORMAT, "content": digest, "counts": counts, "change": change, "base": None, "parts": []}
         whole, own = self._whole, list(regions)
-        if whole is not None and whole.followers < WHOLE_EVERY and (self.folder / f"{whole.name}{SUFFIX}").exists():
+        if whole is not None and whole.followers < WHOLE_EVERY and whole.stamp == self._stamp(whole.name):
             parts, fresh = _difference(whole, regions)
             if 2 * len(fresh) <= len(regions):
                 told |= {"base": whole.name, "parts": parts}
                 own = fresh
         atomic_write_bytes(self.folder / f"{name}{SUFFIX}", _packed(told, own))
         if told["base"] is None:
-            self._whole = _Whole(name, tuple(regions), {r.uid: i for i, r in enumerate(regions)}, 0)
+            place = {region.uid: at for at, region in enumerate(regions)}
+            self._whole = _Whole(name, self._stamp(name), regions.regions, place, 0)
         elif whole is not None:
             self._whole = whole._replace(followers=whole.followers + 1)
+
+    def _stamp(self, name: str) -> Stamp | None:
+        return stamp_of(self.folder / f"{name}{SUFFIX}")
 
     def _next_name(self) -> str:
         now = datetime.now(UTC)
@@ -202,18 +208,18 @@ class RegionHistory:
 def change_of(before: RegionSet, now: RegionSet) -> str:
     """Say in a line how regions differ from those before, class by class."""
     old = {region.uid: region for region in before}
-    told: Counter[str] = Counter()
+    told: Counter[tuple[str, str]] = Counter()
     for region in now:
         known = old.pop(region.uid, None)
         name = region.class_name or "no class"
         if known is None:
-            told[f"+{{}} {name}"] += 1
+            told["+", name] += 1
         elif known is not region and known.class_name != region.class_name:
-            told[f"{{}} {known.class_name or 'no class'} now {name}"] += 1
+            told["", f"{known.class_name or 'no class'} now {name}"] += 1
         elif known is not region and known.polygon != region.polygon:
-            told[f"{{}} {name} reshaped"] += 1
-    told.update(f"-{{}} {region.class_name or 'no class'}" for region in old.values())
-    return ", ".join(text.format(count) for text, count in told.items()) or "another order"
+            told["", f"{name} reshaped"] += 1
+    told.update(("-", region.class_name or "no class") for region in old.values())
+    return ", ".join(f"{sign}{count} {what}" for (sign, what), count in told.items()) or "another order"
 
 
 def _difference(whole: _Whole, regions: RegionSet) -> tuple[list[list[int]], list[Region]]:

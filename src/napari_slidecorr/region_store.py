@@ -132,7 +132,9 @@ class RegionStore:
             self.history(slide_id).keep(regions, before)
             self.history_trouble = ""
         except (SlideCorrError, OSError) as error:
-            self.history_trouble = f"The regions of {slide_id} are saved, but not their state for 'Restore ...': {error}"
+            self.history_trouble = (
+                f"The regions of {slide_id} are saved, but not their state for 'Restore ...': {error}"
+            )
 
 
 def find_state(states: tuple[RegionState, ...], wanted: str) -> RegionState:

@@ -12,6 +12,7 @@ from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QComboBox, QFrame, QLabel, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_slidecorr._napari.job import session_of, watch_closing
+from napari_slidecorr._napari.owner_banner import OwnerBanner
 from napari_slidecorr.errors import SlideCorrError
 from napari_slidecorr.session import sentence
 
@@ -66,6 +67,9 @@ class Dock(QScrollArea):
         self.body.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.setWidget(content)
         self.message = MessageLine()
+        self.banner = OwnerBanner(self.session)
+        self.body.addWidget(self.banner)
+        self.listen(self.session.project_changed, self.banner.refresh)
 
     def listen(self, signal: SignalInstance, slot: Callable[..., Any]) -> None:
         """Connect a session's signal for as long as this dock lives."""

@@ -16,6 +16,7 @@ from napari_slidecorr._napari.desk import desk_of
 from napari_slidecorr._napari.dock import Dock
 from napari_slidecorr._napari.keys import bound, html_table
 from napari_slidecorr._napari.parts import button, row
+from napari_slidecorr._napari.restore_dialog import RestoreButton
 from napari_slidecorr._napari.tool_box import ToolBox
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ class RegionsDock(Dock):
     def _files_box(self) -> None:
         self.import_button = button("Import GeoJSON ...", "Add regions drawn in QuPath or elsewhere.", self._ask_import)
         self.export_button = button("Export GeoJSON ...", "Write this slide's regions for QuPath.", self._ask_export)
-        self.body.addWidget(row(self.import_button, self.export_button))
+        self.restore_button = RestoreButton(self.desk, self.attempt)
+        self.body.addWidget(row(self.import_button, self.export_button, self.restore_button))
 
     def _shortcuts(self) -> None:
         label = QLabel(f"<b>In the picture, while the regions layer is selected:</b>{html_table()}")

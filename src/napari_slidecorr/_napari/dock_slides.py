@@ -69,6 +69,7 @@ class SlidesDock(Dock):
         self.stage.damaged.connect(self._on_damaged)
         self.listen(self.session.message, self.message.tell)
         self.listen(self.session.project_changed, self._on_project)
+        self.listen(self.session.project_reopened, self._on_reopened)
         self.listen(self.session.slides_changed, self.refresh)
         self.listen(self.session.regions_changed, self._on_regions)
         self.listen(self.session.current_slide_changed, self._on_current)
@@ -349,6 +350,10 @@ class SlidesDock(Dock):
         self._damages.clear()
         self.damage.tell("")
         self.message.tell("")
+
+    def _on_reopened(self, slide_id: str) -> None:
+        if slide_id in self.table.ids:
+            self.stage.show(slide_id)
 
     def _on_added(self, outcome: _Added) -> None:
         self.status.tell("")
