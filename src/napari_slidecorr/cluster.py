@@ -23,7 +23,7 @@ from napari_slidecorr.cohort_prediction import CohortPredicted, SlideEnded, Slid
 from napari_slidecorr.config import PredictConfig
 from napari_slidecorr.errors import ConfigError, ModelError, ProjectError
 from napari_slidecorr.events import BlockDone, Event, MapBegun, Notice, check_interrupted, interruptible
-from napari_slidecorr.io.map_zarr import read
+from napari_slidecorr.io.map_zarr import read, read_block
 from napari_slidecorr.model_spec import ModelSpec
 from napari_slidecorr.project import MODEL_FILE, Project
 
@@ -272,8 +272,8 @@ class _SlideNews:
             return
         self._told.add(place)
         rows, columns = slice(*place[:2]), slice(*place[2:])
-        values = read(self._path, allow_incomplete=True).probabilities[:, rows, columns]
-        yield BlockDone(**counts, rows=rows, columns=columns, probabilities=values, slide_id=self._task.slide)
+        values: dict[str, Any] = read_block(self._path, rows, columns)
+        yield BlockDone(**counts, rows=rows, columns=columns, slide_id=self._task.slide, **values)
 
 
 # -- there: a worker's work ----------------------------------------------------------------------------------------------

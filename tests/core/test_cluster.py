@@ -82,7 +82,9 @@ def test_maps_events_and_outcomes_are_those_of_the_loop(project, two_workers):
     expected = loop_hashes(project)
     *events, last = predict_cohort_on(two_workers, project, config=CONFIG)
     assert isinstance(last, CohortPredicted)
-    assert [(one.slide, one.state, one.patches) for one in last.result] == [(f"s{i}", "predicted", 16) for i in range(4)]
+    assert [(one.slide, one.state, one.patches) for one in last.result] == [
+        (f"s{i}", "predicted", 16) for i in range(4)
+    ]
     assert hashes(project) == expected
     ends = [event for event in events if isinstance(event, SlideEnded)]
     assert sorted(event.phase for event in ends) == [f"s{i} ({i + 1} of 4)" for i in range(4)]
@@ -156,7 +158,7 @@ def _threads_after(threads, dask_worker):
 
 
 def test_a_worker_that_is_killed_loses_nothing(tmp_path):
-    project = make_project(tmp_path, sides=(768, 768, 768))
+    project = make_project(tmp_path, sides=(512, 512, 512))
     expected = loop_hashes(project)
     with cluster_module._client(2) as client:
         killed = 0

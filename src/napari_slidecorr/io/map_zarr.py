@@ -189,6 +189,26 @@ def read(path: Path, *, allow_incomplete: bool = False) -> PredictionMap:
     return PredictionMap(probabilities, classes, _grid(about), about["slide_id"], about["model_id"], spread)
 
 
+def read_block(path: Path, rows: slice, columns: slice) -> dict[str, NDArray[np.float32]]:
+    """Read the numbers of one block, by the names that `BlockDone` gives them; NaN if it is not written.
+
+    Raises
+    ------
+    MapError
+        If the map is missing or damaged.
+    """
+    import zarr
+
+    try:
+        values = zarr.open_array(path / ARRAY, mode="r")[:, rows, columns]
+        found = {"probabilities": np.asarray(values, np.float32)}
+        if (path / SPREAD).exists():
+            found["spread"] = np.asarray(zarr.open_array(path / SPREAD, mode="r")[0, rows, columns], np.float32)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise MapError(f"{path.name}: the map is damaged ({error}); delete it and predict again.") from error
+    return found
+
+
 def write(
     path: Path,
     prediction: PredictionMap,
