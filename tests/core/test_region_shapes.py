@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapely import Point, Polygon, box, unary_union
 
+from napari_slidecorr import open_slide
 from napari_slidecorr.errors import RegionsError
 from napari_slidecorr.geometry import Box
-from napari_slidecorr.grow import Growth
+from napari_slidecorr.grow import Growth, read_growth
 from napari_slidecorr.region_shapes import (
     added_to,
     corners,
@@ -199,26 +200,50 @@ def test_an_island_in_a_hole_is_found():
 
 
 def picture():
-    """Pink on white: a disk of radius 60 with a hole of radius 25, and another disk apart."""
-    y, x = np.mgrid[:200, :300]
-    pink = (np.hypot(y - 100, x - 100) < 60) & (np.hypot(y - 100, x - 100) > 25) | (np.hypot(y - 100, x - 240) < 30)
+    """Pink on white: a disk of radius 180 with a hole of radius 80, and another disk apart."""
+    y, x = np.mgrid[:600, :900]
+    ring = (np.hypot(y - 300, x - 300) < 180) & (np.hypot(y - 300, x - 300) > 80)
+    pink = ring | (np.hypot(y - 300, x - 720) < 90)
     pixels = np.where(pink[..., None], (200, 120, 160), (240, 240, 240)).astype(float)
     return np.clip(pixels + np.random.default_rng(0).normal(0, 6, pixels.shape), 0, 255).astype(np.uint8)
 
 
 def test_the_wand_stops_at_the_border_of_its_colour():
-    growth = Growth(picture(), Box(1000, 2000, 1800, 3200), (1000 + 4 * 60, 2000 + 4 * 100))
+    growth = Growth(picture(), Box(1000, 2000, 3400, 5600), (1000 + 4 * 180, 2000 + 4 * 300))
     assert growth.step == (4.0, 4.0)
-    assert growth.seed == (60, 100)
-    polygon = growth.polygon(22.0)
-    assert isinstance(polygon, Polygon)
-    assert polygon.area == pytest.approx(16 * np.pi * (60**2 - 25**2), rel=0.06)
+    assert growth.seed == (180, 300)
+    polygon = growth.polygon(12.0)
+    ring = Point(1000 + 1200, 2000 + 1200).buffer(4 * 180).difference(Point(2200, 3200).buffer(4 * 80))
+    assert polygon.intersection(ring).area / polygon.union(ring).area > 0.75
+    assert ring.buffer(8).covers(polygon)
     assert len(polygon.interiors) == 1
-    assert not polygon.intersects(Point(1000 + 400, 2000 + 960))
-    wide = growth.polygon(200.0)
-    assert wide.area == pytest.approx(800 * 1200, rel=0.01)
-    tolerances = [growth.mask(t).sum() for t in (4, 8, 16, 32)]
-    assert tolerances == sorted(tolerances)
+    assert growth.polygon(300.0).area == pytest.approx(2400 * 3600, rel=0.01)
+    areas = [growth.mask(t).sum() for t in (2, 8, 16, 32)]
+    assert areas == sorted(areas)
+
+
+def test_the_wand_tells_grain_from_smoothness_of_one_colour():
+    rng = np.random.default_rng(1)
+    pixels = np.clip(160 + rng.normal(0, 1, (300, 400, 3)), 0, 255)
+    pixels[:, 200:] += rng.normal(0, 40, (300, 200, 1))
+    pixels = np.clip(pixels, 0, 255).astype(np.uint8)
+    left = Growth(pixels, Box(0, 0, 300, 400), (150.0, 50.0)).mask(7.0)
+    assert left[:, :170].mean() > 0.98
+    assert not left[:, 200:].any()
+
+
+def test_the_wand_reads_no_finer_than_the_screen_and_only_the_slide(tmp_path):
+    import tifffile
+
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(path, np.full((800, 1200, 3), 200, np.uint8), tile=(256, 256), photometric="rgb")
+    slide = open_slide(path)
+    growth = read_growth(slide, Box(-100, -100, 5000, 5000), (400.0, 600.0), 300)
+    assert growth.box == Box(0, 0, 800, 1200)
+    assert growth.pixels.shape == (200, 300, 3)
+    for outside in ((-1.0, 5.0), (800.0, 5.0), (5.0, 1200.0)):
+        with pytest.raises(RegionsError, match="outside"):
+            read_growth(slide, Box(-100, -100, 5000, 5000), outside)
 
 
 def test_a_drawn_shape_goes_to_the_region_under_its_beginning():

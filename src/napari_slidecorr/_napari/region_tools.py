@@ -50,7 +50,7 @@ TOOLS = {
     "add_rectangle": Tool("Rectangle", "R", "Press at a corner, let go at the other."),
     "add_ellipse": Tool("Ellipse", "O", "Press at a corner of the box around it, let go at the other."),
     "brush": Tool("Brush", "B", "Paint; begun inside the selected region it goes on with that. [ and ] set its size."),
-    "wand": Tool("Wand", "W", "Click: grows over alike colours. Drag up for more, down for less."),
+    "wand": Tool("Wand", "W", "Click: grows over what looks alike. Drag up for more, down for less."),
     "split": Tool("Split", "K", "Drag a line through a region, from outside to outside."),
     "select": Tool("Select", "S", "Click a region, or drag a box around several; drag to move them."),
     "direct": Tool("Corners", "C", "Drag the corners of a selected region."),
@@ -95,7 +95,7 @@ class RegionTools:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self.own = ""
-        self.radius, self.tolerance = 24.0, 14.0
+        self.radius, self.tolerance = 24.0, 7.0
         self.held = False
         self.press = Press((0.0, 0.0), "new")
         self.strokes: dict[str, Any] = {"brush": Brush(self), "wand": Wand(self), "split": Knife(self)}
@@ -171,7 +171,7 @@ class RegionTools:
             self.strokes[self.own].cancel()
             self._clear()
         elif self.desk.editor is not None:
-            self.desk.editor.flush()
+            self.desk.editor.settle()
 
     def move_view(self, layer: Shapes) -> Iterator[None]:
         """Move the view with any tool in the hand, until the key is let go."""
@@ -201,7 +201,7 @@ class RegionTools:
         return f"{before:,} corners became {corners(self.editor.selected_regions):,}."
 
     def _change(self, change: Callable[[RegionSet, Collection[str]], RegionSet]) -> None:
-        self.editor.flush()
+        self.editor.settle()
         uids = [region.uid for region in self.editor.selected_regions]
         self.editor.set_regions(change(self.editor.regions, uids), select=uids)
 
@@ -305,7 +305,6 @@ class RegionTools:
 
 def effect_of(modifiers: Collection[str]) -> Effect:
     """What a drawing is for: Shift adds, Alt or Ctrl cuts; some window managers keep Alt for themselves."""
-    names = {str(name) for name in modifiers}
-    if names & {"Alt", "Control"}:
+    if "Alt" in modifiers or "Control" in modifiers:
         return "subtract"
-    return "add" if "Shift" in names else "new"
+    return "add" if "Shift" in modifiers else "new"

@@ -46,7 +46,11 @@ class ToolBox(QGroupBox):
             "Brush ", " px", RADII, "radius", "Radius of the brush, in pixels of the screen: [ and ]."
         )
         self.tolerance = self._size(
-            "Wand ", "", TOLERANCES, "tolerance", "How far colours may differ (CIELAB): [ and ], or drag up and down."
+            "Wand ",
+            "",
+            TOLERANCES,
+            "tolerance",
+            "How far colour and grain may differ (CIELAB): [ and ], or drag up and down.",
         )
         self._make_changes()
         layout = QVBoxLayout(self)

@@ -26,6 +26,7 @@ DOUBLED_BY_PX = 70
 """A drag up by so many screen pixels doubles the tolerance."""
 RING_PX = 7.0
 TOLERANCES = (1, 80)
+SMALLEST_VIEW_PX = 64
 
 
 class Wand:
@@ -83,10 +84,13 @@ class Wand:
         self.tools.show(layer, ring=(*press.at, RING_PX), note="reading ...")
         slide_id = self.tools.editor.slide_id
         project, view = self.tools.editor.project, self._view(slide_id)
+        longest = max(SMALLEST_VIEW_PX, round(max(view.shape) * self.tools.zoom(layer)))
         if self._errands is None:
             self._errands = Errands(QCoreApplication.instance())
         self._errands.run(
-            lambda: _read(project, slide_id, view, press.at), partial(self._on_read, self._click), self._on_failed
+            lambda: _read(project, slide_id, view, press.at, longest),
+            partial(self._on_read, self._click),
+            self._on_failed,
         )
 
     def _view(self, slide_id: str) -> Box:
@@ -130,7 +134,7 @@ class Wand:
             self.tools.draw(self._polygon, press)
 
 
-def _read(project: Any, slide_id: str, view: Box, at: YX) -> Growth:
-    growth = read_growth(project.slide(slide_id), view, at)
+def _read(project: Any, slide_id: str, view: Box, at: YX, longest_px: int) -> Growth:
+    growth = read_growth(project.slide(slide_id), view, at, longest_px)
     growth.difference  # noqa: B018 - colours are compared here, in the thread
     return growth
