@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from shapely import Polygon
+from shapely import Polygon, make_valid
 from shapely.geometry.polygon import orient
-from shapely.validation import explain_validity, make_valid
+from shapely.validation import explain_validity
 
 from napari_slidecorr.errors import RegionsError
 
@@ -98,10 +98,13 @@ def polygon_from_rings(
 
 
 def valid_polygons(polygon: Polygon) -> list[Polygon]:
-    """Repair a hand-drawn outline: the simple polygons with the same inside; the very polygon if it is valid."""
+    """Repair a hand-drawn outline: the simple polygons of all that it goes around; the very polygon if it is valid.
+
+    What a stroke that overshot its beginning goes around twice stays inside; it does not become a hole.
+    """
     if polygon.is_valid:
         return [polygon] if polygon.area > 0 else []
-    repaired = make_valid(polygon)
+    repaired = make_valid(polygon, method="structure", keep_collapsed=False)
     parts = getattr(repaired, "geoms", [repaired])
     polygons = [inner for part in parts for inner in getattr(part, "geoms", [part])]
     return [orient(part) for part in polygons if isinstance(part, Polygon) and part.area > 0]

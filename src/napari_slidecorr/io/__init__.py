@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from napari_slidecorr.errors import MapError, RegionsError, SlideError
 from napari_slidecorr.io.regions_file import RegionsFile as RegionsFile
@@ -35,7 +35,8 @@ _SLIDES = {
     ".svslide": "slide_openslide",
 }
 _PICTURES = {".png": "slide_picture", ".jpg": "slide_picture", ".jpeg": "slide_picture"}
-_REGIONS = {".geojson": "regions_geojson", ".json": "regions_geojson"}
+_REGIONS = {".geojson": "regions_geojson", ".json": "regions_geojson", ".xml": "regions_asap"}
+_REGION_WRITERS = {"geojson": "regions_geojson", "asap": "regions_asap", "aperio": "regions_aperio"}
 _MAPS = {
     ".ome.zarr": "map_zarr",
     ".zarr": "map_zarr",
@@ -57,6 +58,7 @@ PICTURE_SUFFIXES = tuple(_PICTURES)
 
 _MOST_DICOM_FILES = 200
 Colors = Mapping[str, tuple[int, int, int]]
+RegionFormat = Literal["geojson", "asap", "aperio"]
 
 
 def open_slide(path: str | Path, *, mpp: float | tuple[float, float] | None = None, id: str | None = None) -> Slide:
@@ -107,24 +109,46 @@ def read_regions(path: str | Path, *, slide: Slide | None = None) -> RegionsFile
     Parameters
     ----------
     path : str or Path
-        GeoJSON in the dialects of QuPath and others.
+        GeoJSON in the dialects of QuPath and others, HistomicsUI's JSON, XML of ASAP, ImageScope, Halo or NDPA. What is
+        in it decides, not its name.
     slide : Slide, optional
-        The slide they were drawn on, for formats whose coordinates mean nothing without it.
+        The slide they were drawn on, for formats whose coordinates mean nothing without it (NDPA).
 
     Raises
     ------
     RegionsError
         If the file is missing, of an unknown kind or not readable.
     """
+    from napari_slidecorr.io.regions_sniff import format_of
+
     path = Path(path)
-    found: RegionsFile = _module(path, _REGIONS, RegionsError).read(path, slide=slide)
+    found: RegionsFile = import_module(f"{__name__}.{format_of(path)}").read(path, slide=slide)
     return found
 
 
-def write_regions(path: str | Path, regions: RegionSet, *, colors: Colors | None = None) -> None:
-    """Write regions for QuPath (GeoJSON), whole or not at all."""
+def write_regions(
+    path: str | Path, regions: RegionSet, *, colors: Colors | None = None, format: RegionFormat | None = None
+) -> None:
+    """Write regions, whole or not at all.
+
+    Parameters
+    ----------
+    format : {"geojson", "asap", "aperio"}, optional
+        QuPath's GeoJSON, or the XML of ASAP or of Aperio ImageScope. By the name when left out: ``.geojson`` and ``.json``
+        or ``.xml`` (ASAP).
+
+    Raises
+    ------
+    RegionsError
+        If the name is of no known kind.
+    ProjectError
+        If it cannot be written.
+    """
     path = Path(path)
-    _module(path, _REGIONS, RegionsError).write(path, regions, colors=colors)
+    if format is None:
+        _module(path, _REGIONS, RegionsError).write(path, regions, colors=colors)
+    else:
+        import_module(f"{__name__}.{_REGION_WRITERS[format]}").write(path, regions, colors=colors)
 
 
 def read_map(path: str | Path) -> PredictionMap:
