@@ -204,10 +204,34 @@ class TrainConfig:
         "Multiply brightness, contrast, saturation and hue by factors from [0.8, 1.2], as in the paper.",
         advanced=True,
     )
+    hed_jitter: float = setting(
+        0.0,
+        "Stain jitter",
+        "Vary haematoxylin, eosin and rest each by up to this part, and by this optical density; 0.05 is light, 0.2 strong.",
+        ge=0,
+        le=1,
+        step=0.05,
+        advanced=True,
+    )
     train_layers: Literal["all", "last_block", "head"] = setting(
         "all",
         "Layers that learn",
         "all; last_block: the backbone's last stage and the head; head alone. The rest stays as it started.",
+        advanced=True,
+    )
+    layer_decay: float = setting(
+        1.0,
+        "Learning rate by depth",
+        "Each stage of the backbone learns at this part of the rate of the one above it; 1: all at the same.",
+        gt=0,
+        le=1,
+        step=0.05,
+        advanced=True,
+    )
+    gradient_checkpointing: bool = setting(
+        False,
+        "Compute layers twice",
+        "Takes less memory and a third more time: layers are computed again for their gradients (gradient checkpointing).",
         advanced=True,
     )
     gradient_clip: float = setting(

@@ -85,6 +85,10 @@ class EpochDone(Event):
         Wall time of the epoch.
     data_wait_s : float
         How much of it training steps waited for patches to be read.
+    patches_per_slide : int
+        n of its batches: less than the setting once memory ran out; 0 in curves of older versions.
+    peak_memory : int
+        The most memory so far, in bytes: of a GPU's tensors, else of the process; 0 where it is not told.
     """
 
     epoch: int
@@ -97,6 +101,8 @@ class EpochDone(Event):
     patches_per_second: float
     seconds: float
     data_wait_s: float = 0.0
+    patches_per_slide: int = 0
+    peak_memory: int = field(default=0, compare=False)
 
     @property
     def scores(self) -> str:

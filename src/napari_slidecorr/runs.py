@@ -30,6 +30,7 @@ FOLDS_NAME = "folds.json"
 """In a folder that holds one run for each fold."""
 
 RunState = Literal["running", "stopped", "failed", "finished"]
+_WHOLE = ("epoch", "patches_per_slide", "peak_memory")
 _NOT_TERMS = ("phase", "done", "total", "terms")
 
 
@@ -199,8 +200,9 @@ def _epoch_of(row: Mapping[str, str], total: int) -> EpochDone:
     names = [name for name in EpochDone.__dataclass_fields__ if name not in _NOT_TERMS]
     values: dict[str, Any] = {name: float(row[name]) for name in names if name in row}
     terms = {name: float(value) for name, value in row.items() if name not in names and name != "best"}
-    epoch = int(row["epoch"])
-    return EpochDone(**{**values, "phase": "", "done": epoch + 1, "total": total, "epoch": epoch, "terms": terms})
+    whole = {name: int(values[name]) for name in _WHOLE if name in values}
+    done = whole["epoch"] + 1
+    return EpochDone(**{**values, **whole, "phase": "", "done": done, "total": total, "terms": terms})
 
 
 def _state(folder: Path, said: Mapping[str, Any]) -> RunState:

@@ -34,6 +34,59 @@ def test_all_eight_orientations_come_and_nothing_else():
     assert seen == {view.tobytes() for view in [*turned, *(view[:, ::-1] for view in turned)]}
 
 
+def test_stains_are_varied_as_the_equation_says():
+    """Pixels mixed of known amounts of stains; each amount s becomes (1 + a) s + b."""
+    amounts = np.random.default_rng(0).uniform(0.1, 0.35, (3, 4, 4, 3))
+    stains = np.asarray(augment.HED)
+    pixels = np.round(255 * 10 ** -(amounts @ stains)).astype(np.uint8)
+    drawn = np.asarray([[0.1, -0.1, 0.05], [0.03, 0.02, -0.04]])
+
+    class Fixed:
+        def uniform(self, low, high, size):
+            assert (low, high, size) == (-0.1, 0.1, (2, 3, 1, 1, 3))
+            return np.broadcast_to(drawn[:, None, None, None], size)
+
+    found = augment.hed_jitter(torch.from_numpy(pixels), Fixed(), 0.1).numpy()
+    wanted = 255 * 10 ** -(((1 + drawn[0]) * amounts + drawn[1]) @ stains)
+    assert np.abs(found - wanted).max() < 2.5, "8-bit rounding of the input, no more"
+    assert np.abs(found - pixels.astype(float)).mean() > 4
+
+
+def test_no_stain_jitter_leaves_pixels_and_strong_jitter_stays_in_range():
+    pixels = torch.from_numpy(patches())
+    same = augment.hed_jitter(pixels, augment.generator(0, 0, 0), 0.0)
+    assert (same.int() - pixels.clamp(min=1).int()).abs().max() <= 1
+    strong = augment.hed_jitter(pixels, augment.generator(0, 0, 0), 1.0)
+    assert strong.dtype == torch.uint8
+    assert (strong != pixels).any()
+
+
+def test_draws_of_stain_jitter_are_uniform_and_apart():
+    rng = augment.generator(1, 2, 3)
+    pixels = torch.full((4000, 1, 1, 3), 120, dtype=torch.uint8)
+    density = -np.log10(augment.hed_jitter(pixels, rng, 0.2).numpy().reshape(-1, 3) / 255.0)
+    amounts, before = (
+        d @ np.linalg.inv(np.asarray(augment.HED)) for d in (density, -np.log10(np.full((1, 3), 120 / 255)))
+    )
+    change = amounts - before
+    assert np.abs(change).max() < 0.2 * (1 + np.abs(before).max()) + 0.05
+    assert np.abs(change.mean(axis=0)).max() < 0.02
+    assert np.abs(np.corrcoef(change.T) - np.eye(3)).max() < 0.1
+
+
+@pytest.mark.parametrize("part", [[0, 2, 5], [1, 3, 4]])
+def test_a_part_of_a_batch_is_shown_as_in_the_whole(part):
+    pixels, mine = patches(), np.asarray(part)
+    places = augment.Places(mine, len(pixels))
+    for view in (
+        augment.flip_rotate,
+        lambda p, *rest: augment.colour_jitter(torch.from_numpy(p), *rest),
+        lambda p, rng, places=None: augment.hed_jitter(torch.from_numpy(p), rng, 0.2, places),
+    ):
+        whole = np.asarray(view(pixels, augment.generator(3, 0, 1)))
+        assert np.array_equal(np.asarray(view(pixels[mine], augment.generator(3, 0, 1), places)), whole[mine])
+
+
 def test_views_are_a_function_of_seed_epoch_and_batch():
     pixels = torch.from_numpy(patches())
 

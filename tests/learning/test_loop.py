@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 
 from napari_slidecorr.errors import ConfigError
 from napari_slidecorr.events import EpochDone, Notice, drain
-from napari_slidecorr.learning import steps, training
+from napari_slidecorr.learning import epochs as epochs_module
+from napari_slidecorr.learning import steps
 from napari_slidecorr.learning.freezing import freeze, last_block, set_training
 from napari_slidecorr.learning.models import load_model, make_model
 from napari_slidecorr.learning.schedules import learning_rate
@@ -45,7 +46,7 @@ def scores(monkeypatch):
                 next(wanted) if len(calls) % 2 == 0 else patch_auc(label, probabilities)
             )  # training, held out, training ...
 
-        monkeypatch.setattr(training, "patch_auc", told)
+        monkeypatch.setattr(epochs_module, "patch_auc", told)
 
     return scores
 

@@ -33,9 +33,10 @@ def gradients(config, rank, ranks):
         body = nn.Sequential(nn.Linear(6, 9), nn.Tanh()).double()
         head = nn.Linear(9, 2).double()
         objective = make_objective(config, feature_dim=9, slide_count=SLIDES, label_smoothing=0.1).double()
-    objective.share, objective.progress = len(mine) / len(rows), 0.4
+    objective.progress = 0.4
     features = body(numbers[mine])
     of_slide, label = (torch.from_numpy(column[mine]).long() for column in (patches.slide_index, patches.label))
+    objective.set_share(label, torch.from_numpy(patches.label[rows]).long())
     total = objective(Output(head(features), features), label, of_slide).total
     parameters = [*body.parameters(), *head.parameters(), *objective.parameters()]
     found = torch.autograd.grad(total, parameters)

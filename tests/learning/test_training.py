@@ -19,10 +19,11 @@ from napari_slidecorr.config import (
 )
 from napari_slidecorr.errors import CohortError, ModelError, ProjectError, SlideError, TrainingError
 from napari_slidecorr.events import BatchDone, EpochDone, Event, Notice, Trained, drain
-from napari_slidecorr.learning import steps, training
+from napari_slidecorr.learning import steps, trainees
 from napari_slidecorr.learning.models import load_model, make_model
 from napari_slidecorr.learning.schedules import learning_rate
 from napari_slidecorr.learning.training import train
+from napari_slidecorr.runs import read_run
 
 
 @pytest.fixture
@@ -137,7 +138,7 @@ def test_resuming_after_any_epoch_with_dropout(start, config, tmp_path, monkeypa
         model.backbone = torch.nn.Sequential(model.backbone, torch.nn.Dropout())
         return model
 
-    monkeypatch.setattr(training, "make_model", make_model_with_dropout)
+    monkeypatch.setattr(trainees, "make_model", make_model_with_dropout)
     assert_resumes_exactly(start, replace(config, epochs=4), tmp_path, [1, 2, 3])
 
 
@@ -239,9 +240,9 @@ def test_class_weights_and_label_smoothing_reach_the_loss(start, config, tables)
     one_sided = tables[0]
     kept = (one_sided.slide_index < 2) | (one_sided.label == 0)
     columns = {name: getattr(one_sided, name)[kept] for name in ("y", "x", "slide_index", "label")}
-    weight = training._class_weight(replace(one_sided, **columns), replace(config, class_weights="balanced"))
+    weight = trainees.class_weight(replace(one_sided, **columns), replace(config, class_weights="balanced"))
     torch.testing.assert_close(weight, torch.tensor([2 / 3, 2.0]))  # three quarters are drawn of class 0
-    assert training._class_weight(one_sided, config) is None
+    assert trainees.class_weight(one_sided, config) is None
 
 
 # what is refused
@@ -361,8 +362,110 @@ def test_a_full_gpu_is_told(start, config, monkeypatch):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(steps, "gradients", full)
-    with pytest.raises(TrainingError, match="32 patches do not fit into the GPU's memory; lower the slides per batch"):
+    with pytest.raises(TrainingError, match="Memory ran out even with 4 slides x 1 patches; lower slides_per_batch"):
         drain(start(config))
+    with pytest.raises(TrainingError, match="even with 4 slides x 2 patches"):  # SCR compares patches of one slide
+        drain(start(replace(config, objective=ScrConfig(), patches_per_slide=4), "scr"))
+
+
+def test_when_memory_runs_out_patches_are_halved_and_it_goes_on_as_it_would_again(start, config, tmp_path, monkeypatch):
+    config = replace(config, epochs=4, objective=ScrConfig(beta=0.1), learning_rate=0.003)
+
+    def with_memory_for(patches_in_epoch):
+        real = steps.gradients
+
+        def gradients(trainee, views, table, share, key):
+            if len(views) > patches_in_epoch.get(key[1], 10**9) and key[2] == 1:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return real(trainee, views, table, share, key)
+
+        patch = monkeypatch.context()
+        patch.__enter__().setattr(steps, "gradients", gradients)
+        return lambda: patch.__exit__(None, None, None)
+
+    undo = with_memory_for({1: 16})
+    events = list(start(config, "whole"))
+    undo()
+    warned = [event.message for event in events if isinstance(event, Notice) and event.phase == "Out of memory"]
+    assert warned == ["Memory ran out in epoch 2 with 8 patches of each slide; it begins again with 4."]
+    result = events[-1].result
+    assert [epoch.patches_per_slide for epoch in result.epochs] == [8, 4, 4, 4]
+    assert [epoch.pairs for epoch in result.epochs] == [4 * 28, 4 * 6, 4 * 6, 4 * 6]
+    rows = list(csv.DictReader((tmp_path / "whole" / "curve.csv").open()))
+    assert [row["patches_per_slide"] for row in rows] == ["8", "4", "4", "4"]
+    told = json.loads((tmp_path / "whole" / "config.json").read_text())
+    assert told["reductions"] == [{"epoch": 1, "patches_per_slide": 4}]
+    assert told["settings"]["patches_per_slide"] == 8
+
+    undo = with_memory_for({1: 16})
+    events = start(config, "stopped")
+    next(event for event in events if isinstance(event, Notice) and event.phase == "Out of memory")
+    next(event for event in events if isinstance(event, BatchDone))
+    events.close()
+    undo()
+    resumed = drain(start(config, "stopped", resume=True))
+    assert same_weights(weights(tmp_path / "whole"), weights(tmp_path / "stopped"))
+    assert numbers(resumed) == numbers(result)
+
+
+def test_memory_that_runs_out_in_the_first_epoch(start, config, monkeypatch):
+    real, failed = steps.gradients, []
+
+    def gradients(trainee, views, *rest):
+        if len(views) > 8:
+            failed.append(len(views))
+            raise RuntimeError(
+                "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+            )
+        return real(trainee, views, *rest)
+
+    monkeypatch.setattr(steps, "gradients", gradients)
+    found = drain(start(config))
+    monkeypatch.undo()
+    assert failed == [32, 16]
+    assert numbers(found)[0].terms == numbers(drain(start(replace(config, patches_per_slide=2), "two")))[0].terms
+
+
+def test_settings_that_came_later_do_not_stop_a_run_from_going_on(start, config, tmp_path):
+    stop_after_epochs(start(config), 1)
+    path = tmp_path / "run" / "config.json"
+    told = json.loads(path.read_text())
+    del told["settings"]["hed_jitter"]
+    path.write_text(json.dumps(told))
+    assert len(drain(start(config, resume=True)).epochs) == 2
+
+
+@pytest.mark.parametrize(
+    "change", [{"hed_jitter": 0.1}, {"layer_decay": 0.7}, {"gradient_checkpointing": True}], ids=lambda c: next(iter(c))
+)
+def test_resuming_is_exact_with(change, start, config, tmp_path):
+    assert_resumes_exactly(start, replace(config, learning_rate=0.003, **change), tmp_path, [1])
+    if "gradient_checkpointing" in change:
+        drain(start(replace(config, learning_rate=0.003), "plain"))
+    same = (
+        same_weights(weights(tmp_path / "whole"), weights(tmp_path / "plain"))
+        if (tmp_path / "plain").exists()
+        else None
+    )
+    assert same in (None, True)
+
+
+def test_an_epoch_tells_its_memory(start, config):
+    assert drain(start(config)).epochs[-1].peak_memory > 50 * 2**20
+
+
+def test_a_failed_run_says_why(start, config, tmp_path, monkeypatch):
+    stop_after_epochs(start(config), 1)
+    assert read_run(tmp_path / "run").state == "stopped"
+    monkeypatch.setattr(steps, "gradients", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        drain(start(config, resume=True))
+    record = read_run(tmp_path / "run")
+    assert (record.state, record.sentence, record.resumable) == ("failed", "ZeroDivisionError: division by zero", True)
+    monkeypatch.undo()
+    result = drain(start(config, resume=True))
+    record = read_run(tmp_path / "run")
+    assert (record.state, record.sentence, record.curve[-1].loss) == ("finished", "", result.epochs[-1].loss)
 
 
 def test_a_model_that_cannot_be_made_leaves_no_run_behind(start, config, tmp_path):

@@ -76,23 +76,40 @@ class Objective(nn.Module):
     share : float in (0, 1]
         Which part of the batch's patches this process has. Means over the batch are multiplied by it, so that losses
         and gradients of all processes *add up* to those of the batch, if each has whole slides
-        (`sampling.rows_of_rank`). This holds for cross-entropy without class weights, SCR and SCE as in the paper,
-        and SDA; the others look at all slides at once.
+        (`sampling.rows_of_rank`). This holds if `adds_up`; the others look at all slides at once.
+    class_share : float in (0, 1]
+        The same of the patches' class weights, by which weighted cross-entropy is averaged.
+    adds_up : bool
+        Whether the loss is a sum over slides: cross-entropy, SCR and SCE as in the paper, SDA.
     criterion : CrossEntropyLoss
         With the class weights and the label smoothing.
     """
 
     progress: float = 1.0
     share: float = 1.0
+    class_share: float = 1.0
+    adds_up: bool = True
 
     def __init__(self) -> None:
         super().__init__()
         self.criterion = nn.CrossEntropyLoss()
 
     def cross_entropy(self, output: Output, label: Tensor) -> Tensor:
-        """Mean cross-entropy of the batch, times `share`."""
+        """Mean cross-entropy of the batch, times `class_share`."""
         found: Tensor = self.criterion(output.logits, label)
-        return found * self.share
+        return found * self.class_share
+
+    def set_share(self, mine: Tensor, whole: Tensor) -> None:
+        """Tell which part of a batch this process has.
+
+        Parameters
+        ----------
+        mine, whole : Tensor, int64
+            Labels of its patches, and of all.
+        """
+        weight = self.criterion.weight
+        self.share = len(mine) / len(whole)
+        self.class_share = self.share if weight is None else float(weight[mine].sum() / weight[whole].sum())
 
     def measures(self, terms: Mapping[str, float], patches: int, pairs: float) -> dict[str, float]:  # noqa: ARG002
         """Give what helps to judge the mean terms of an epoch; nothing unless told otherwise.
@@ -141,6 +158,7 @@ class SlideCorrelation(Objective):
     def __init__(self, beta: float, normalizer: Normalizer = "paper", reduction: Reduction = "sum") -> None:
         super().__init__()
         self.beta, self.normalizer, self.reduction = beta, normalizer, reduction
+        self.adds_up = normalizer == "paper" and reduction == "sum"
 
     def forward(self, output: Output, label: Tensor, slide_index: Tensor) -> Loss:
         """Give the weighted sum, and both terms before the weight."""
@@ -197,6 +215,7 @@ class CorrelationAlignment(Objective):
     def __init__(self, weight: float) -> None:
         super().__init__()
         self.weight = weight
+        self.adds_up = False
 
     def forward(self, output: Output, label: Tensor, slide_index: Tensor) -> Loss:
         """Give the weighted sum, and both terms before the weight."""
@@ -225,6 +244,7 @@ class WorstSlide(Objective):
     def __init__(self, step: float, slide_count: int) -> None:
         super().__init__()
         self.step = step
+        self.adds_up = False
         self.register_buffer("slide_weight", torch.full((slide_count,), 1 / slide_count))
 
     def forward(self, output: Output, label: Tensor, slide_index: Tensor) -> Loss:

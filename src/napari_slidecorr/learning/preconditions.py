@@ -14,7 +14,7 @@ from napari_slidecorr.config import TrainConfig
 from napari_slidecorr.errors import CohortError, TrainingError
 from napari_slidecorr.patches import PatchTable
 from napari_slidecorr.runs import CONFIG_NAME
-from napari_slidecorr.settings import to_json
+from napari_slidecorr.settings import from_json, to_json
 from napari_slidecorr.slide import Slide
 
 
@@ -86,7 +86,8 @@ def check_run(
         raise TrainingError(f"{run}: holds a training already; resume it or choose another name.")
     try:
         found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        found["settings"] = to_json(from_json(TrainConfig, found["settings"]))  # with those that are newer than the run
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(f"{path}: cannot be read ({error}); start a new run.") from error
     told = describe_run(train_table, validation_table, config)
     for key, value in told.items():
