@@ -7,8 +7,9 @@ from qtpy.QtCore import Qt
 from scipy import ndimage
 
 from napari_slidecorr import io
-from napari_slidecorr._napari.dock_prediction import PredictionDock, with_suffix
+from napari_slidecorr._napari.dock_prediction import PredictionDock
 from napari_slidecorr._napari.layers import add_slide, find_layer
+from napari_slidecorr._napari.map_export import with_suffix
 from napari_slidecorr._napari.map_layers import UNSURE
 from napari_slidecorr._napari.torch_door import load_torch
 from napari_slidecorr.config import CrossEntropyConfig, PatchConfig, TrainConfig
@@ -123,7 +124,7 @@ def test_class_probability_and_threshold_are_chosen_from_the_dock(qtbot, dock, e
 def test_uncertainty_is_a_view_of_its_own(qtbot, dock, ends):
     prediction = predict(qtbot, dock, ends).result
     numbers = find_layer(dock.viewer, "probability", dock.session.current_slide)
-    dock.view_choice.setCurrentIndex(dock.view_choice.count() - 1)
+    dock.view_choice.setCurrentIndex(dock.view_choice.findText("Uncertainty (entropy)"))
     assert dock.view_choice.currentText().startswith("Uncertainty")
     np.testing.assert_array_equal(numbers.data, prediction.uncertainty())
     assert numbers.name.endswith("uncertainty")
@@ -322,5 +323,5 @@ def test_what_is_on_the_screen_is_predicted_first(dock):
     layer._data_level = len(layer.data) - 1
     layer.corner_pixels = np.asarray([[10, 20, 0], [30, 50, 2]])
     factor = layer.downsample_factors[-1][0]
-    box = dock._visible_box()
+    box = dock.gaze.box()
     assert (box.y0, box.x0, box.y1, box.x1) == tuple(int(n * factor) for n in (10, 20, 30, 50))

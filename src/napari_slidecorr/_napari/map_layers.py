@@ -6,13 +6,16 @@ predicted while no class reaches the threshold; what is not predicted is clear.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_slidecorr._napari.layers import KEY, UNCLASSED, Colors, Kind, find_layer
+from napari_slidecorr.events import CellsDone
 from napari_slidecorr.prediction_map import PredictionMap
 
 if TYPE_CHECKING:
@@ -20,8 +23,15 @@ if TYPE_CHECKING:
     from napari.layers import Image, Labels
 
 OPACITY = 0.5
+MAX_SPREAD = 0.5
+"""No standard deviation of numbers from 0 to 1 is larger."""
+
+Uncertainty = Literal["entropy", "spread"]
+Numbers = Callable[[PredictionMap], NDArray[np.float32]]
+Index = slice | NDArray[np.int64]
 UNSURE = 255
 UNSURE_COLOR = (110, 110, 110)
+UNSURE_NAME = "unsure"
 
 
 def map_frame(prediction: PredictionMap, kind: Kind) -> dict[str, Any]:
@@ -53,15 +63,22 @@ def shown_classes(prediction: PredictionMap, threshold: float) -> NDArray[np.uin
     return class_map
 
 
-def class_colormap(prediction: PredictionMap, colors: Colors) -> Any:
-    """Give the colours of a class map: each class its own, unsure cells grey, everything else clear."""
+def class_colormap(prediction: PredictionMap, colors: Colors, alphas: Mapping[str, float] | None = None) -> Any:
+    """Give the colours of a class map: each class its own, unsure cells grey, everything else clear.
+
+    Parameters
+    ----------
+    alphas : mapping of class name, or `UNSURE_NAME`, to opacity, 0 to 1; optional
+        1 for those that are not named.
+    """
     from napari.utils.colormaps import DirectLabelColormap
 
     clear = (0.0, 0.0, 0.0, 0.0)
     table: dict[int | None, tuple[float, ...]] = {None: clear, 0: clear}
     shown = {number: colors.get(name, UNCLASSED) for number, name in enumerate(prediction.classes, 1)}
+    names = dict(enumerate(prediction.classes, 1)) | {UNSURE: UNSURE_NAME}
     for number, color in (shown | {UNSURE: UNSURE_COLOR}).items():
-        table[number] = (*(channel / 255 for channel in color), 1.0)
+        table[number] = (*(channel / 255 for channel in color), (alphas or {}).get(names[number], 1.0))
     return DirectLabelColormap(color_dict=table)
 
 
@@ -92,12 +109,15 @@ class MapView:
     """
 
     def __init__(self, viewer: ViewerModel, prediction: PredictionMap, colors: Colors) -> None:
-        self.prediction = replace(prediction, probabilities=prediction.probabilities.copy())
+        self.prediction = _copied(prediction)
         self._viewer, self._colors = viewer, colors
         self._threshold = 0.0
-        self._class_name: str | None = prediction.classes[0]
+        self._alphas: dict[str, float] = {}
+        self._numbers: Numbers = partial(_probability_of, prediction.classes[0])
+        self._columns = slice(None)
         self._changed = False
-        self._classes = self._show("class_map", *class_layer(self.prediction, colors))
+        self._whole, arguments = class_layer(self.prediction, colors)
+        self._classes = self._show("class_map", self._whole.copy(), arguments)
         self._probability = self._show("probability", *probability_layer(self.prediction, prediction.classes[0]))
         self._classes.editable = False
         self.show_class(None)
@@ -117,15 +137,42 @@ class MapView:
         """Whether nobody has removed a layer of it."""
         return all(layer in self._viewer.layers for layer in (self._classes, self._probability))
 
-    def write(self, rows: slice, columns: slice, probabilities: NDArray[np.float32]) -> None:
+    def takes(self, prediction: PredictionMap) -> bool:
+        """Whether `replace` can show this map in the layers that there are."""
+        mine = self.prediction
+        same = mine.classes == prediction.classes and mine.grid == prediction.grid
+        return same and self.is_in_viewer and (mine.spread is None) == (prediction.spread is None)
+
+    def remove(self) -> None:
+        """Take the layers out of the viewer."""
+        for layer in (self._classes, self._probability):
+            if layer in self._viewer.layers:
+                self._viewer.layers.remove(layer)
+
+    def write(
+        self,
+        rows: slice,
+        columns: slice,
+        probabilities: NDArray[np.float32],
+        spread: NDArray[np.float32] | None = None,
+    ) -> None:
         """Put a block into the map, shape (K, rows, columns); shown at the next `refresh`."""
         self.prediction.probabilities[:, rows, columns] = probabilities
+        if spread is not None and self.prediction.spread is not None:
+            self.prediction.spread[rows, columns] = spread
         self._update(rows, columns)
+
+    def write_cells(self, cells: CellsDone) -> None:
+        """Put single cells into the map; shown at the next `refresh`."""
+        self.prediction.probabilities[:, cells.rows, cells.columns] = cells.probabilities
+        if cells.spread is not None and self.prediction.spread is not None:
+            self.prediction.spread[cells.rows, cells.columns] = cells.spread
+        self._update(cells.rows, cells.columns)
 
     def replace(self, prediction: PredictionMap) -> None:
         """Put the whole map in, as it was stored, and show it, in the layer list too."""
         rows, columns = self.prediction.grid.shape
-        self.write(slice(0, rows), slice(0, columns), prediction.probabilities)
+        self.write(slice(0, rows), slice(0, columns), prediction.probabilities, prediction.spread)
         for layer in (self._classes, self._probability):
             layer.refresh()
 
@@ -142,19 +189,40 @@ class MapView:
         self._update(slice(None), slice(None))
         self.refresh()
 
+    def set_alpha(self, name: str, alpha: float) -> None:
+        """Make a class, or unsure cells, more or less opaque."""
+        self._alphas[name] = alpha
+        self.set_colors(self._colors)
+
+    def set_colors(self, colors: Colors) -> None:
+        """Colour the classes anew."""
+        self._colors = colors
+        self._classes.colormap = class_colormap(self.prediction, colors, self._alphas)
+
     def show_class(self, class_name: str | None) -> None:
         """Show one class's probability, or with None the most probable class of each cell."""
         if class_name is not None:
-            self._show_numbers(class_name, "probability", "inferno")
+            self._show_numbers(partial(_probability_of, class_name), "probability", "inferno")
         self._classes.visible = class_name is None
         self._probability.visible = class_name is not None
         self.refresh()
 
-    def show_uncertainty(self) -> None:
-        """Show how uncertain the model is: the entropy of the probabilities, from 0 to 1."""
-        self._show_numbers(None, "uncertainty", "viridis")
+    def show_uncertainty(self, number: Uncertainty = "entropy") -> None:
+        """Show how uncertain the model is: the entropy of the probabilities, or their spread over eight orientations."""
+        if number == "entropy":
+            self._show_numbers(PredictionMap.uncertainty, "uncertainty", "viridis")
+        else:
+            self._show_numbers(_spread_of, "spread", "viridis", (0.0, MAX_SPREAD))
         self._classes.visible, self._probability.visible = False, True
         self.refresh()
+
+    def clip(self, columns: slice) -> None:
+        """Show only so many columns of the class map, to lay another beside it."""
+        if columns != self._columns:
+            self._columns = columns
+            show_columns(self._classes.data, self._whole, columns)
+            self._changed = True
+            self.refresh()
 
     @property
     def threshold(self) -> float:
@@ -179,19 +247,30 @@ class MapView:
         told = ", ".join(f"{self.prediction.classes[i]} {values[i]:.2f}" for i in order)
         return f"Unsure: {told}" if values.max() < self._threshold else told
 
-    def _show_numbers(self, class_name: str | None, what: str, colormap: str) -> None:
-        self._class_name = class_name
+    def _show_numbers(
+        self, numbers: Numbers, what: str, colormap: str, limits: tuple[float, float] = (0.0, 1.0)
+    ) -> None:
+        self._numbers = numbers
         self._probability.name = f"{self.prediction.slide_id} {what}"
         self._probability.colormap = colormap
+        self._probability.contrast_limits = limits
         self._update(slice(None), slice(None))
 
-    def _update(self, rows: slice, columns: slice) -> None:
+    def _update(self, rows: Index, columns: Index) -> None:
+        """Compute anew what is shown of a block, or of single cells."""
         part = self.prediction.probabilities[:, rows, columns]
+        spread = None if self.prediction.spread is None else self.prediction.spread[rows, columns]
+        if part.ndim == 2:
+            part, spread = part[:, np.newaxis], None if spread is None else spread[np.newaxis]
         grid = replace(self.prediction.grid, shape=part.shape[1:])
-        block = replace(self.prediction, probabilities=part, grid=grid)
-        self._classes.data[rows, columns] = shown_classes(block, self._threshold)
-        name = self._class_name
-        self._probability.data[rows, columns] = block.uncertainty() if name is None else part[block.classes.index(name)]
+        block = replace(self.prediction, probabilities=part, grid=grid, spread=spread)
+        shape = self._whole[rows, columns].shape
+        self._whole[rows, columns] = shown_classes(block, self._threshold).reshape(shape)
+        if self._columns == slice(None):
+            self._classes.data[rows, columns] = self._whole[rows, columns]
+        else:
+            show_columns(self._classes.data, self._whole, self._columns)
+        self._probability.data[rows, columns] = self._numbers(block).reshape(shape)
         self._changed = True
 
     def _show(self, kind: Kind, data: NDArray[Any], arguments: dict[str, Any]) -> Any:
@@ -216,3 +295,25 @@ class MapView:
         if chosen:
             layers.selection = chosen
         return layer
+
+
+def show_columns(shown: NDArray[np.uint8], whole: NDArray[np.uint8], columns: slice) -> None:
+    """Fill an array in place with some columns of a class map; the others are clear."""
+    shown[:] = 0
+    shown[:, columns] = whole[:, columns]
+
+
+def _copied(prediction: PredictionMap) -> PredictionMap:
+    spread = None if prediction.spread is None else prediction.spread.copy()
+    return replace(prediction, probabilities=prediction.probabilities.copy(), spread=spread)
+
+
+def _probability_of(class_name: str, prediction: PredictionMap) -> NDArray[np.float32]:
+    return prediction.probabilities[prediction.classes.index(class_name)]
+
+
+def _spread_of(prediction: PredictionMap) -> NDArray[np.float32]:
+    """The spread, NaN everywhere in a map that has none."""
+    if prediction.spread is None:
+        return np.full(prediction.grid.shape, np.nan, np.float32)
+    return prediction.spread

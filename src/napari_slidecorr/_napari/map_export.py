@@ -1,0 +1,81 @@
+"""The button that writes the map in view for other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
+
+from napari_slidecorr import io
+from napari_slidecorr._napari.errands import Errands
+from napari_slidecorr._napari.parts import button
+from napari_slidecorr.session import sentence
+
+if TYPE_CHECKING:
+    from napari_slidecorr.project import Project
+
+FILTERS = {
+    "QuPath polygons (*.geojson)": ".geojson",
+    "QuPath tiles with probabilities (*.tiles.geojson)": ".tiles.geojson",
+    "OME-TIFF (*.ome.tif)": ".ome.tif",
+    "OME-Zarr (*.ome.zarr)": ".ome.zarr",
+    "Table, a line a patch (*.csv)": ".csv",
+    "Figure (*.png)": ".png",
+}
+
+
+class MapExport(QWidget):
+    """*Export ...*, and the writing in a thread.
+
+    Parameters
+    ----------
+    tell
+        Shows a sentence, and whether it is an error.
+    """
+
+    def __init__(self, tell: Callable[..., None]) -> None:
+        super().__init__()
+        self._tell = tell
+        self._errands = Errands(self)
+        self._map: tuple[Project, Path, str] | None = None
+        self._threshold: Callable[[], float] = lambda: 0.0
+        self.button = button(
+            "Export ...", "Write the map for QuPath, as OME-TIFF or OME-Zarr, table or figure.", self._choose
+        )
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.button)
+        self.offer(None)
+
+    def offer(self, what: tuple[Project, Path, str] | None, threshold: Callable[[], float] = lambda: 0.0) -> None:
+        """Say what can be exported: project, path of a complete map, slide's id; None when there is none."""
+        self._map, self._threshold = what, threshold
+        self.button.setEnabled(what is not None)
+
+    def export(self, path: str | Path) -> bool:
+        """Write the map, in a thread, as its name says; False when there is none that is complete."""
+        if self._map is None:
+            self._tell("There is no complete map of this slide to export; predict it first.", is_error=True)
+            return False
+        project, stored, _ = self._map
+        threshold = self._threshold()
+        self._tell(f"Writing {Path(path).name} ...")
+        self._errands.run(
+            lambda: project.export(stored, path, threshold=threshold),
+            lambda _none: self._tell(f"Exported to {path}."),
+            lambda error: self._tell(sentence(error), is_error=True),
+        )
+        return True
+
+    def _choose(self) -> None:
+        start = f"{self._map[2]}.geojson" if self._map is not None else ""
+        path, chosen = QFileDialog.getSaveFileName(self, "Export the map", start, ";;".join(FILTERS))
+        if path:
+            self.export(with_suffix(path, chosen))
+
+
+def with_suffix(path: str, chosen_filter: str) -> str:
+    """Give a file's name the suffix of the chosen kind unless it has one of ours."""
+    return path if path.lower().endswith(io.MAP_SUFFIXES) else path + FILTERS[chosen_filter]
