@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from napari_slidecorr import cli_diagnose, cli_training
+from napari_slidecorr import cli_diagnose, cli_predict, cli_training
 from napari_slidecorr.cli_options import options_from
-from napari_slidecorr.cli_output import MISTAKE, print_result, told_in_one_sentence
-from napari_slidecorr.cli_region_states import add_state_commands
-from napari_slidecorr.config import PredictConfig, TrainConfig
-from napari_slidecorr.errors import CohortError, MapError, ProjectError
+from napari_slidecorr.cli_output import print_result, told_in_one_sentence
+from napari_slidecorr.cli_regions import regions_app
+from napari_slidecorr.config import TrainConfig
+from napari_slidecorr.errors import MapError, ProjectError
 
 if TYPE_CHECKING:
     from napari_slidecorr.project import Project
@@ -30,9 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-regions_app = typer.Typer(no_args_is_help=True, help="Labelled regions of a project's slides.", rich_markup_mode=None)
 app.add_typer(regions_app, name="regions")
-add_state_commands(regions_app)
 
 Folder = Annotated[Path, typer.Argument(metavar="PROJECT", help="A project's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
@@ -142,27 +140,6 @@ def set_slide(
     print_result({"slide": slide}, f"{slide.id}  group {slide.group}  {size}", json=json)
 
 
-@regions_app.command("import")
-@told_in_one_sentence
-def regions_import(
-    folder: Folder,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="GeoJSON, as QuPath writes it.")],
-    *,
-    slide: OneSlide = None,
-    json: Json = False,
-) -> None:
-    """Add the regions of a file to a slide: the one of the same name, unless --slide says which."""
-    project = _open(folder)
-    slide_id = slide or _slide_named_like(project, file)
-    found = project.import_regions(slide_id, file)
-    counts = {name: len(found.regions.of_class(name)) for name in found.regions.classes}
-    unclassed = len(found.regions.of_class(""))
-    parts = [f"{count} {name}" for name, count in counts.items()] + [f"{unclassed} without a class"] * bool(unclassed)
-    skipped = [f"{reason} ({count})" for reason, count in found.skipped.items()]
-    result = {"slide": slide_id, "regions": counts, "unclassed": unclassed, "skipped": found.skipped}
-    print_result(result, "\n".join([f"{slide_id}: {', '.join(parts) or 'no region'}", *skipped]), json=json)
-
-
 @app.command()
 @told_in_one_sentence
 @options_from(TrainConfig)
@@ -197,40 +174,7 @@ app.command()(cli_training.runs)
 app.command()(cli_diagnose.diagnose)
 
 
-@app.command()
-@told_in_one_sentence
-@options_from(PredictConfig)
-def predict(
-    folder: Folder,
-    config: PredictConfig,
-    *,
-    slide: Annotated[list[str] | None, typer.Option(help="A slide's id; repeat. All slides when left out.")] = None,
-    run: Annotated[str | None, typer.Option(help="Name of the run to use; the latest when left out.")] = None,
-    json: Json = False,
-) -> None:
-    """Predict slides of a project; a prediction that was stopped goes on where it was.
-
-    Slides named with --slide must all be fit. Without it a slide that fails is told, and the others go on; the exit code
-    is 2 then.
-    """
-    from napari_slidecorr.cli_progress import shown
-    from napari_slidecorr.cohort_prediction import predict_cohort
-    from napari_slidecorr.events import Predicted, drain
-
-    project = _open(folder)
-    chosen = _run_named(project, run)
-    if slide:
-        with shown(project.predict(slide, chosen, config), quiet=json) as events:
-            maps = [_map_facts(event) for event in events if isinstance(event, Predicted)]
-        text = "\n".join(f"{one['slide']}  {_percentages(one['score'])}  {one['map']}" for one in maps)
-        print_result({"maps": maps}, text, json=json)
-        return
-    with shown(predict_cohort(project, None, chosen, config), quiet=json) as events:
-        outcomes = drain(events)
-    maps = [_outcome_facts(one) for one in outcomes if one.state != "failed"]
-    print_result({"maps": maps, "slides": [_told_outcome(one) for one in outcomes]}, _outcomes(outcomes), json=json)
-    if any(one.state == "failed" for one in outcomes):
-        raise typer.Exit(MISTAKE)
+app.command()(cli_predict.predict)
 
 
 @app.command()
@@ -332,28 +276,6 @@ def _open(folder: Path) -> Project:
     return Project.open(folder)
 
 
-def _slide_named_like(project: Project, file: Path) -> str:
-    """Give the id of the one slide whose file has the same name, suffixes left out (``a.svs``, ``a.geojson``)."""
-    from napari_slidecorr.io import stem
-
-    name = stem(file.with_suffix(""))
-    found = [slide.id for slide in project.cohort if name in (slide.id, stem(Path(slide.path)))]
-    if len(found) != 1:
-        ids = ", ".join(slide.id for slide in project.cohort) or "none yet"
-        raise CohortError(f"{file.name}: {len(found)} slides are called {name!r}; say which with --slide ({ids}).")
-    return found[0]
-
-
-def _run_named(project: Project, name: str | None) -> Path | None:
-    """Give the folder of a finished run; None stands for the latest."""
-    runs = {run.name: run for run in project.runs()}
-    if name is None or name in runs:
-        return runs.get(name) if name else None
-    raise ProjectError(
-        f"{project.folder}: there is no finished run {name!r}; there are {', '.join(runs) or 'none yet'}."
-    )
-
-
 def _newest_map(project: Project, slide: str | None) -> Path:
     slide_ids = [slide] if slide else [one.id for one in project.cohort if project.maps(one.id)]
     if len(slide_ids) > 1:
@@ -364,42 +286,6 @@ def _newest_map(project: Project, slide: str | None) -> Path:
     return maps[-1]
 
 
-def _map_facts(event: Any) -> dict[str, Any]:
-    prediction = event.result
-    return {
-        "slide": prediction.slide_id,
-        "map": event.path,
-        "model": prediction.model_id,
-        "score": prediction.slide_score() if prediction.predicted.any() else None,
-        "area_mm2": prediction.area_mm2(),
-        "cells": int(prediction.predicted.sum()),
-    }
-
-
-def _outcome_facts(outcome: Any) -> dict[str, Any]:
-    return {name: getattr(outcome, name) for name in ("slide", "map", "model", "score", "area_mm2", "cells")}
-
-
-def _told_outcome(outcome: Any) -> dict[str, Any]:
-    names = ("slide", "state", "seconds", "patches", "patches_per_second", "error")
-    return {name: getattr(outcome, name) for name in names}
-
-
-def _outcomes(outcomes: Any) -> str:
-    """A table: slide, state, seconds, patches a second, and the score or why it failed."""
-    rows = [("slide", "state", "seconds", "patches/s", "score")]
-    for one in outcomes:
-        done = one.state == "predicted"
-        speed = (f"{one.seconds:.1f}", f"{one.patches_per_second:.1f}") if done else ("", "")
-        rows.append((one.slide, one.state, *speed, one.error or _percentages(one.score)))
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    return "\n".join("  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[4]]) for row in rows)
-
-
 def _curve_point(epoch: Any) -> dict[str, Any]:
     names = ("epoch", "loss", "terms", "pairs", "train_auc", "validation_auc", "validation_accuracy", "seconds")
     return {name: getattr(epoch, name) for name in names}
-
-
-def _percentages(score: dict[str, float] | None) -> str:
-    return ", ".join(f"{name} {value:.1%}" for name, value in score.items()) if score else "no tissue found"

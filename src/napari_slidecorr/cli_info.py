@@ -30,7 +30,7 @@ def describe(path: Path) -> dict[str, Any]:
         return _project(path)
     if path.name == "model.json" or (path / "model.json").is_file():
         return _model(path)
-    if path.suffix.lower() in (".geojson", ".json"):
+    if path.suffix.lower() in (".geojson", ".json", ".xml", ".annotations"):
         return _regions(path)
     return _map(path) if _is_map(path) else _slide(path)
 
