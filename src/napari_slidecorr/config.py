@@ -161,6 +161,18 @@ class TrainConfig:
         lt=1,
         step=0.05,
     )
+    split: Literal["slides", "patches"] = setting(
+        "slides",
+        "Split",
+        "slides: whole slides (or patients) are held out; patches: leaky, patches of every slide, to show how that flatters.",
+        advanced=True,
+    )
+    continue_from: str = setting(
+        "",
+        "Continue from",
+        "Name of a finished run of the project: its weights, with the same slides held out; new slides train.",
+        advanced=True,
+    )
     optimizer: Literal["sgd", "adamw"] = setting("sgd", "Optimizer", "SGD as in the paper, or AdamW.", advanced=True)
     learning_rate: float = setting(
         5e-4,
@@ -267,6 +279,11 @@ class TrainConfig:
             raise ConfigError(
                 f"patches_per_slide is {self.patches_per_slide}: {self.objective.kind.upper()} compares patches of one "
                 "slide and needs at least 2 of each."
+            )
+        if self.split == "patches" and (self.validation_fraction == 0 or self.continue_from):
+            raise ConfigError(
+                "split is 'patches', a comparison that needs validation_fraction above 0 and no continue_from; change these, "
+                "or hold out whole slides."
             )
         if self.validation_fraction == 0 and (self.keep == "best" or self.patience):
             raise ConfigError(

@@ -87,6 +87,8 @@ class EpochDone(Event):
         How much of it training steps waited for patches to be read.
     patches_per_slide : int
         n of its batches: less than the setting once memory ran out; 0 in curves of older versions.
+    leaky : bool
+        Whether held-out patches are of the training slides: a comparison that flatters.
     peak_memory : int
         The most memory so far, in bytes: of a GPU's tensors, else of the process; 0 where it is not told.
     """
@@ -102,6 +104,7 @@ class EpochDone(Event):
     seconds: float
     data_wait_s: float = 0.0
     patches_per_slide: int = 0
+    leaky: bool = False
     peak_memory: int = field(default=0, compare=False)
 
     @property
@@ -110,7 +113,8 @@ class EpochDone(Event):
         training = f"training AUC {self.train_auc:.3f}"
         if math.isnan(self.validation_accuracy):
             return f"{training}, nothing held out"
-        return f"{training}, held-out AUC {self.validation_auc:.3f}, held-out accuracy {self.validation_accuracy:.3f}"
+        kind = "leaky" if self.leaky else "held-out"
+        return f"{training}, {kind} AUC {self.validation_auc:.3f}, {kind} accuracy {self.validation_accuracy:.3f}"
 
 
 @dataclass(frozen=True, kw_only=True)

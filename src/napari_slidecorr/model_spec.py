@@ -44,6 +44,8 @@ class ModelSpec:
         After which epoch of the training the weights were kept, counted from 1; 0 in models of older versions.
     kept : str
         ``last`` or ``best``: why this epoch.
+    split : str
+        ``slides``, or ``patches`` for a leaky comparison, whose held-out figures flatter.
     other_weights : str
         Name of the file beside it that holds the weights of the best epoch, or of the last if this is the best.
     head : str
@@ -72,6 +74,7 @@ class ModelSpec:
     epoch: int = 0
     kept: str = "last"
     other_weights: str = ""
+    split: str = "slides"
     head: str = "linear"
     centring: float = 0.0
     remedy: str = ""

@@ -7,23 +7,17 @@ returns.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from napari_slidecorr import io
-from napari_slidecorr.cohort import split_by_group
 from napari_slidecorr.config import PatchConfig, PredictConfig, TrainConfig
 from napari_slidecorr.errors import ProjectError
 from napari_slidecorr.events import BlockDone, Event, MapBegun, Notice, Predicted
 from napari_slidecorr.geometry import Box
-from napari_slidecorr.io.same_files import same_files
-from napari_slidecorr.label_doubts import label_doubts
 from napari_slidecorr.model_spec import ModelSpec
 from napari_slidecorr.patches import PatchSource, PatchTable, check_trainable, cut_patches
 from napari_slidecorr.project_file import safe_name
@@ -31,6 +25,7 @@ from napari_slidecorr.project_folder import ProjectFolder
 from napari_slidecorr.regions import Region, RegionSet, valid_polygons
 from napari_slidecorr.runs import CONFIG_NAME, RunRecord, list_runs, settings_of
 from napari_slidecorr.slide import Slide
+from napari_slidecorr.training_plan import TrainingPlan, earlier_model
 from napari_slidecorr.wanted import Wanted
 
 if TYPE_CHECKING:
@@ -88,22 +83,28 @@ class Project(ProjectFolder):
         """
         from napari_slidecorr.learning import training
 
-        table = self.patch_table(config.patches)
-        check_trainable(table, {slide.id: self.regions(slide.id) for slide in self.cohort})
-        table, empty = _without_empty_classes(table)
-        present = {
-            slide: [table.classes[i] for i in np.flatnonzero(counts)]
-            for slide, counts in zip(table.slides, table.counts(), strict=True)
-        }
-        groups = {slide.id: slide.group for slide in self.cohort if slide.id in present}
-        split = split_by_group(groups, present, fraction=config.validation_fraction, seed=config.seed)
+        earlier = earlier_model(self.folder / "runs", config)
+        plan = self.training_plan(config)
+        split = plan.split(config, earlier)
         run = self._run_folder(config, name, resume=resume)
         slides = {slide: self.slide(slide) for slide in (*split.train, *split.validation)}
-        train_table = table.of_slides(split.train)
-        regions = {slide: _repaired(self.regions(slide).regions) for slide in split.train}
-        events = training.train(train_table, table.of_slides(split.validation), slides, config, run=run, resume=resume)
-        doubts = (Notice(phase="Cut patches", message=m, warning=True) for m in label_doubts(train_table, regions))
-        return _after_notices(chain(_about_empty(empty), _about_copies(slides, groups), doubts), events)
+        start = self.folder / "runs" / config.continue_from if earlier else None
+        tables = plan.tables(split, config)
+        events = training.train(*tables, slides, config, run=run, resume=resume, start=start)
+        return _after_notices(plan.notices(split, slides, config), events)
+
+    def training_plan(self, config: TrainConfig) -> TrainingPlan:
+        """Cut the labelled regions into patches, to be divided for a training.
+
+        Raises
+        ------
+        CohortError
+            If there is nothing to train on.
+        """
+        table = self.patch_table(config.patches)
+        check_trainable(table, {slide.id: self.regions(slide.id) for slide in self.cohort})
+        groups = {slide.id: slide.group for slide in self.cohort}
+        return TrainingPlan.of(table, groups, {slide: _repaired(self.regions(slide).regions) for slide in table.slides})
 
     def stopped_settings(self, name: str | None = None) -> TrainConfig:
         """Give the settings of the run that ``train(..., resume=True)`` would go on with.
@@ -254,7 +255,9 @@ class Project(ProjectFolder):
         digest, colors = content_digest(slide.path), self.colors
         with (
             claimed(path),
-            MapWriter(path, *about, config.block_cells, colors=colors, slide_digest=digest, with_spread=config.orientations) as writer,
+            MapWriter(
+                path, *about, config.block_cells, colors=colors, slide_digest=digest, with_spread=config.orientations
+            ) as writer,
         ):
             yield MapBegun(phase=f"Predict {slide.id}", begun=writer.read(), path=path)
             blocks = writer.missing_blocks()
@@ -324,32 +327,6 @@ def _after_notices(notices: Iterable[Notice], events: Iterator[Event]) -> Iterat
     with _closed(events):
         yield from notices
         yield from events
-
-
-def _about_empty(names: Sequence[str]) -> list[Notice]:
-    return [
-        Notice(
-            phase="Cut patches", message=f"Class {name!r} has no patches and is left out of the model.", warning=True
-        )
-        for name in names
-    ]
-
-
-def _about_copies(slides: Mapping[str, Slide], groups: Mapping[str, str]) -> Iterator[Notice]:
-    """Warn of files that are one slide and may be divided: one side would be judged by what it learnt of the other."""
-    for paths in same_files([slide.path for slide in slides.values()]):
-        copies = [slide_id for slide_id, slide in slides.items() if slide.path in paths]
-        if len({groups[slide_id] for slide_id in copies}) > 1:
-            message = f"{' and '.join(copies)} are copies of one file. Remove all but one, or give them one group."
-            yield Notice(phase="Cut patches", message=message, warning=True)
-
-
-def _without_empty_classes(table: PatchTable) -> tuple[PatchTable, list[str]]:
-    counts = table.counts().sum(axis=0)
-    kept = np.flatnonzero(counts)
-    classes = tuple(table.classes[i] for i in kept)
-    label = np.searchsorted(kept, table.label).astype(np.int16)
-    return replace(table, classes=classes, label=label), [table.classes[i] for i in np.flatnonzero(counts == 0)]
 
 
 def _repaired(regions: Sequence[Region]) -> RegionSet:

@@ -198,10 +198,11 @@ def _curve_row(epoch: EpochDone, *, is_best: bool) -> dict[str, Any]:
 
 def _epoch_of(row: Mapping[str, str], total: int) -> EpochDone:
     names = [name for name in EpochDone.__dataclass_fields__ if name not in _NOT_TERMS]
-    values: dict[str, Any] = {name: float(row[name]) for name in names if name in row}
+    values: dict[str, Any] = {name: float(row[name]) for name in names if name in row and name != "leaky"}
     terms = {name: float(value) for name, value in row.items() if name not in names and name != "best"}
     whole = {name: int(values[name]) for name in _WHOLE if name in values}
     done = whole["epoch"] + 1
+    values["leaky"] = row.get("leaky") == "True"
     return EpochDone(**{**values, **whole, "phase": "", "done": done, "total": total, "terms": terms})
 
 

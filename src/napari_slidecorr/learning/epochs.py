@@ -6,6 +6,7 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -44,16 +45,20 @@ class Data:
     slides : mapping of slide id to Slide
     stain : StainStep
         What each patch passes when it was read.
+    start : Path or None
+        Folder of the run that is continued.
     """
 
     train: PatchTable
     validation: PatchTable
     slides: Mapping[str, Slide]
     stain: StainStep = AS_READ
+    start: Path | None = None
 
     def in_use(self) -> list[Slide]:
         """The slides of both sides."""
-        return [self.slides[slide_id] for slide_id in (*self.train.slides, *self.validation.slides)]
+        names = dict.fromkeys((*self.train.slides, *self.validation.slides))
+        return [self.slides[slide_id] for slide_id in names]
 
 
 class _Sums:
@@ -96,7 +101,8 @@ def run_epoch(
     sums = _Sums()
     yield from _run_batches(trainee, data, config, epoch, patches_per_slide, sums)
     trained = time.perf_counter()
-    probabilities = yield from _validate(trainee.model, data, config, epoch)
+    phase = f"Validating, epoch {epoch + 1} of {config.epochs}"
+    probabilities = yield from validate(trainee.model, data, config, phase)
     if not np.isfinite(probabilities).all():
         raise not_a_number("the predictions for the held-out slides", epoch, None)
     terms, pairs = sums.mean_terms(), float(np.mean([batch.pairs for batch in sums.batches]))
@@ -115,6 +121,7 @@ def run_epoch(
         seconds=time.perf_counter() - begun,
         data_wait_s=sums.waited_s,
         patches_per_slide=patches_per_slide,
+        leaky=config.split == "patches",
         peak_memory=peak_memory(_device_of(trainee.model)),
     )
 
@@ -169,8 +176,8 @@ def _read(table: PatchTable, data: Data, batches: Sequence[Rows]) -> Generator[P
             yield stack(patches, size_px)
 
 
-def _validate(
-    model: PatchClassifier, data: Data, config: TrainConfig, epoch: int
+def validate(
+    model: PatchClassifier, data: Data, config: TrainConfig, phase: str
 ) -> Generator[Event, None, Probabilities]:
     """Give the probabilities of the held-out patches; several processes take batches in turn."""
     table = data.validation
@@ -183,7 +190,6 @@ def _validate(
     with closing(_read(table, data, mine)) as reader:
         for batch, patches in enumerate(reader):
             found.append(classify(model, patches))
-            phase = f"Validating, epoch {epoch + 1} of {config.epochs}"
             yield Event(phase=phase, done=batch + 1, total=len(mine))
     whole = np.zeros((len(table), len(table.classes)), np.float32)
     for one, parts in enumerate(gathered_objects(found)):

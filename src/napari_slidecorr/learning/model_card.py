@@ -83,7 +83,7 @@ def model_card(
         ),
         f"## Classes and patches\n\n{_counts(tables)}",
         (
-            "## Slides\n\nWhole slides, or patients, are on one side only.\n\n"
+            f"## Slides\n\n{_divided(spec)}\n\n"
             f"- Trained on {len(spec.train_slides)}: {', '.join(spec.train_slides)}\n"
             f"- Held out {len(spec.validation_slides)}: {', '.join(spec.validation_slides) or 'none'}"
         ),
@@ -101,6 +101,15 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
+def _divided(spec: ModelSpec) -> str:
+    if spec.split == "patches":
+        return (
+            "**Leaky split: random patches of the same slides were held out.** The figures below flatter, and say nothing "
+            "about a new slide. Made for comparison only."
+        )
+    return "Whole slides, or patients, are on one side only."
+
+
 def _few(spec: ModelSpec) -> str:
     if not spec.validation_slides and spec.kept != "folds":
         return "\n- Nothing was held out: how it does on a slide that it has not seen is unknown."
@@ -114,10 +123,11 @@ def _counts(tables: tuple[PatchTable, PatchTable]) -> str:
 
 
 def _figures(epoch: EpochDone, best: int | None) -> str:
+    held_out = "leaky" if epoch.leaky else "held-out"
     figures = {
         "training AUC": epoch.train_auc,
-        "held-out AUC": epoch.validation_auc,
-        "held-out accuracy": epoch.validation_accuracy,
+        f"{held_out} AUC": epoch.validation_auc,
+        f"{held_out} accuracy": epoch.validation_accuracy,
         "loss": epoch.loss,
         **{name.replace("_", " "): value for name, value in epoch.terms.items()},
     }

@@ -19,7 +19,12 @@ from napari_slidecorr.slide import Slide
 
 
 def check_tables(
-    train_table: PatchTable, validation_table: PatchTable, slides: Mapping[str, Slide], config: TrainConfig
+    train_table: PatchTable,
+    validation_table: PatchTable,
+    slides: Mapping[str, Slide],
+    config: TrainConfig,
+    *,
+    any_classes: bool = False,
 ) -> None:
     """Make sure that the patches allow a training.
 
@@ -33,7 +38,7 @@ def check_tables(
     if train_table.classes != validation_table.classes or train_table.geometry != validation_table.geometry:
         raise CohortError("Training and validation patches differ in classes or geometry; cut both in one go.")
     shared = sorted(set(train_table.slides) & set(validation_table.slides))
-    if shared:
+    if shared and config.split == "slides":
         raise CohortError(f"Slide {shared[0]} stands on both sides of the split; hold out whole slides.")
     absent = [slide for table in (train_table, validation_table) for slide in table.slides if slide not in slides]
     if absent:
@@ -41,7 +46,7 @@ def check_tables(
     for name in (*train_table.slides, *validation_table.slides):
         slides[name].check_brightfield()
     _check_classes(train_table, "training")
-    if config.validation_fraction > 0:
+    if config.validation_fraction > 0 and not any_classes:
         _check_classes(validation_table, "held-out")
     _check_batches(train_table, config)
 

@@ -63,6 +63,8 @@ def train(
     *,
     run: Path,
     resume: bool = False,
+    start: Path | None = None,
+    any_classes: bool = False,
 ) -> Iterator[Event]:
     """Train a classifier on the patches of some slides and watch it on others.
 
@@ -77,6 +79,10 @@ def train(
         ``checkpoint.safetensors``, and at the end ``model.safetensors``, ``model.json`` and ``MODEL_CARD.md``.
     resume : bool
         Go on after the last whole epoch in the folder; from the beginning if there is none.
+    start : Path, optional
+        Folder of a finished run whose weights it starts from; those of the head too if the classes are the same.
+    any_classes : bool
+        Whether the held-out side may lack classes, as when one slide is left out at a time.
 
     Returns
     -------
@@ -99,12 +105,12 @@ def train(
     the epochs a fifth of that of the first, as in Zhang et al., MIDL 2021. The weights of the epoch with the highest
     held-out AUC are kept beside it in ``best.safetensors``; ``weights`` of another training may name any of these files.
     """
-    check_tables(train_table, validation_table, slides, config)
+    check_tables(train_table, validation_table, slides, config, any_classes=any_classes)
     choose_device(config.device)
     check_run(run, train_table, validation_table, config, resume=resume)
     _check_processes(train_table, config)
     barrier()  # nobody writes before everybody has looked
-    data = Data(train_table, validation_table, slides)
+    data = Data(train_table, validation_table, slides, start=start)
     return _recorded(run, _train(data, config, run, resume=resume))
 
 
@@ -145,7 +151,7 @@ class _Work:
     def __init__(self, data: Data, config: TrainConfig, run: Path) -> None:
         self.data, self.config, self.run = data, config, run
         self.device = choose_device(config.device)
-        self.trainee = make_trainee(data.train, config, self.device)
+        self.trainee = make_trainee(data.train, config, self.device, data.start)
         self.curve: list[EpochDone] = []
         self.reductions: dict[int, int] = {}
 
@@ -188,7 +194,7 @@ class _Work:
         self.describe()
         del self.trainee
         free_memory(self.device)
-        self.trainee = make_trainee(self.data.train, self.config, self.device)
+        self.trainee = make_trainee(self.data.train, self.config, self.device, self.data.start)
         load_checkpoint(self.run, self.trainee)
         message = (
             f"Memory ran out in epoch {epoch + 1} with {before} patches of each slide; it begins again with "
@@ -276,6 +282,7 @@ def _spec(model: PatchClassifier, data: Data, config: TrainConfig) -> ModelSpec:
         package_version=__version__,
         stain=_stain_target(config),
         kept=config.keep,
+        split=config.split,
     )
 
 
