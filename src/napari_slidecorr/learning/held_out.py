@@ -187,7 +187,8 @@ def fold_of_rows(
     fold_of_group = np.full(len(names), -1, np.int64)
     order = np.random.default_rng([seed, 0xF01D]).permutation(free) if folds is not None else free
     rarity = [int(has.sum(axis=0)[has[group]].min()) for group in order]
-    order = order[np.argsort(rarity, kind="stable")]
+    kind = has[order] @ (1 << np.arange(has.shape[1], dtype=np.int64))  # groups of the same classes are dealt in turn
+    order = order[np.lexsort((kind, rarity))]
     total = min(folds or len(order), len(order))
     fold_of_group[order] = np.arange(len(order)) % total
     return _keep_classes_in_training(fold_of_group, has)[member], total

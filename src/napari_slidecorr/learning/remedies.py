@@ -1,0 +1,458 @@
+"""What helps on these slides: remedies against slide-wise shift, each beside the plain head on slides not trained on.
+
+Everything is chosen inside the training slides of each fold; the row to beat is a linear head whose penalty was chosen
+there. A remedy is proposed only when its gain exceeds the error of that gain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_slidecorr.config import CrossEntropyConfig, ScrConfig, SdaConfig
+from napari_slidecorr.errors import CohortError
+from napari_slidecorr.events import Event
+from napari_slidecorr.fast_config import PENALTIES, FastConfig, HeadConfig
+from napari_slidecorr.learning.fast_training import group_numbers
+from napari_slidecorr.learning.heads import Probabilities, fit_head, fit_linear_folds
+from napari_slidecorr.learning.held_out import balanced_part, choose_penalty, few_groups_warning, fold_of_rows
+from napari_slidecorr.learning.labelled import Labelled
+from napari_slidecorr.learning.nuisance import check_several_classes, nuisance_directions, without_directions
+from napari_slidecorr.metrics import patch_auc
+from napari_slidecorr.settings import to_json
+
+FOLDS, REPEATS = 5, 3
+FEWEST_GROUPS = 5
+"""With fewer slides or patients the table is shown and nothing is proposed."""
+
+MOST_ROWS, ROWS_TO_CHOOSE = 6000, 2000
+INNER_FOLDS = 3
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """One way to train a head.
+
+    Attributes
+    ----------
+    name : str
+    head : HeadConfig
+        A penalty of None is chosen inside the training slides.
+    centring : float
+    projection : int
+    """
+
+    name: str
+    head: HeadConfig
+    centring: float = 0.0
+    projection: int = 0
+
+    def applied_to(self, config: FastConfig) -> FastConfig:
+        """Give the settings of a training with this remedy; what has nothing to do with remedies stays."""
+        return replace(config, head=self.head, centring=self.centring, projection=self.projection)
+
+
+@dataclass(frozen=True)
+class RemedyRow:
+    """How a remedy did on slides that it was not trained on.
+
+    Attributes
+    ----------
+    remedy : Remedy
+    auc : float
+        Mean over folds of the patch AUC, all patches of a fold's slides together.
+    inside_auc : float
+        Mean of the patch AUC inside a slide, which is what a map shows; NaN where slides have one class.
+    gain, gain_error : float
+        Mean paired difference of `auc` to the plain head, and its standard error over folds and repeats (corrected for
+        their overlap).
+    inside_gain, inside_error : float
+        The same of `inside_auc`.
+    refused : str
+        Why it was not tried, in one sentence; empty otherwise.
+    """
+
+    remedy: Remedy
+    auc: float = float("nan")
+    inside_auc: float = float("nan")
+    gain: float = float("nan")
+    gain_error: float = float("nan")
+    inside_gain: float = float("nan")
+    inside_error: float = float("nan")
+    refused: str = ""
+
+    @property
+    def helps(self) -> bool:
+        """Whether it gains more than its error, and does not lose more than its error inside slides."""
+        loses_inside = self.inside_gain < -self.inside_error  # False for NaN
+        return bool(self.gain > self.gain_error and self.gain > 0 and not loses_inside)
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as plain values; NaN as None."""
+        numbers = ("auc", "inside_auc", "gain", "gain_error", "inside_gain", "inside_error")
+        values = {name: _plain(getattr(self, name)) for name in numbers}
+        remedy = self.remedy
+        settings = {"head": to_json(remedy.head), "centring": remedy.centring, "projection": remedy.projection}
+        return {"name": remedy.name, **values, "helps": self.helps, "refused": self.refused, "settings": settings}
+
+
+@dataclass(frozen=True)
+class RemedyReport:
+    """What was compared and what is proposed.
+
+    Attributes
+    ----------
+    rows : tuple of RemedyRow
+        The plain head first: the row to beat.
+    proposal : RemedyRow or None
+    sentence : str
+        The proposal, or that there is none, in words.
+    slides, groups, patches, folds, repeats : int
+    warning : str
+        When there are few slides; else empty.
+    """
+
+    rows: tuple[RemedyRow, ...]
+    proposal: RemedyRow | None
+    sentence: str
+    slides: int
+    groups: int
+    patches: int
+    folds: int
+    repeats: int
+    warning: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain values."""
+        names = ("sentence", "slides", "groups", "patches", "folds", "repeats", "warning")
+        told = {name: getattr(self, name) for name in names}
+        proposal = self.proposal.to_json() if self.proposal else None
+        return {**told, "proposal": proposal, "rows": [row.to_json() for row in self.rows]}
+
+    def table(self) -> str:
+        """The report as text for people."""
+        head = ("remedy", "AUC", "gain", "inside a slide", "gain")
+        lines = [head, *(_cells(row) for row in self.rows)]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+        rows = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines]
+        what = f"{self.patches} patches of {self.slides} slides ({self.groups} groups), {self.folds} folds x {self.repeats}"
+        return "\n".join([what, *rows, self.sentence, *([self.warning] if self.warning else [])])
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemedyTried(Event):
+    """One more row of the table."""
+
+    row: RemedyRow
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemediesDone(Event):
+    """The end; ``result`` is the `RemedyReport`."""
+
+    result: RemedyReport
+
+
+def remedies(config: FastConfig, *, nets: bool = True) -> tuple[Remedy, ...]:
+    """List what is compared, the plain head first.
+
+    Parameters
+    ----------
+    nets : bool
+        Also adapters with slide-wise objectives, which take most of the time.
+    """
+    linear = HeadConfig(seed=config.head.seed)
+    adapter = replace(config.head, net="adapter", objective=CrossEntropyConfig(), penalty=None)
+    closed = (
+        Remedy("plain head, penalty chosen", linear),
+        *(Remedy(f"penalty {value:g}", replace(linear, penalty=value)) for value in PENALTIES),
+        Remedy("centring 0.5", linear, centring=0.5),
+        Remedy("centring 1", linear, centring=1.0),
+        Remedy("projection 4", linear, projection=4),
+        Remedy("projection 16", linear, projection=16),
+    )
+    scr, centred = ScrConfig(), ScrConfig(beta=30.0, reduction="mean", normalizer="centred")
+    trained = (
+        Remedy("adapter", adapter),
+        Remedy("adapter, SCR", replace(adapter, objective=scr)),
+        Remedy("adapter, SCR batch-centred", replace(adapter, objective=centred)),
+        Remedy("adapter, SDA", replace(adapter, objective=SdaConfig())),
+    )
+    return closed + (trained if nets else ())
+
+
+def compare(
+    labelled: Labelled,
+    config: FastConfig,
+    *,
+    groups: Mapping[str, str] | None = None,
+    nets: bool = True,
+    repeats: int = REPEATS,
+    seed: int = 0,
+) -> Iterator[Event]:
+    """Try remedies on held-out slides.
+
+    Parameters
+    ----------
+    labelled : Labelled
+        With the centres of slides.
+    config : FastConfig
+        Its head says how adapters are trained.
+    groups : mapping of slide id to group, optional
+        What is held out together; each slide alone when left out.
+    nets : bool
+        Also adapters; they are tried in the first repeat alone.
+    repeats : int
+        How often groups are dealt to folds anew.
+
+    Returns
+    -------
+    iterator of Event
+        A `RemedyTried` for each remedy, and at the end `RemediesDone`.
+
+    Raises
+    ------
+    CohortError
+        Now, if no slide can be held out.
+    """
+    trial = _Trial.of(labelled, groups, repeats, seed)
+    return _compare(trial, remedies(config, nets=nets))
+
+
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """Labelled patches dealt to folds several times.
+
+    Attributes
+    ----------
+    folds : list of (ndarray, int)
+        Of each repeat: which fold holds a patch out, and how many there are.
+    penalties : list of list of float
+        Of each repeat and fold: chosen inside the training slides; filled as they are chosen.
+    """
+
+    labelled: Labelled
+    label: NDArray[np.int64]
+    slide_index: NDArray[np.int32]
+    of_slide: list[int]
+    folds: list[tuple[NDArray[np.int64], int]]
+    penalties: list[list[float]]
+
+    @classmethod
+    def of(cls, labelled: Labelled, groups: Mapping[str, str] | None, repeats: int, seed: int) -> _Trial:
+        table = labelled.table
+        rows = balanced_part(table.label, table.slide_index, MOST_ROWS, seed)
+        keep = np.zeros(len(table), bool)
+        keep[rows] = True
+        part = replace(labelled, features=labelled.features[rows], table=table.of_rows(keep))
+        of_slide = group_numbers(table.slides, groups)
+        label, slide_index = part.table.label.astype(np.int64), part.table.slide_index
+        folds = [
+            fold_of_rows(label, slide_index, groups=of_slide, folds=FOLDS, seed=seed * 1000 + repeat)
+            for repeat in range(repeats)
+        ]
+        return cls(part, label, slide_index, of_slide, folds, [[] for _ in folds])
+
+    @property
+    def classes(self) -> int:
+        return len(self.labelled.table.classes)
+
+    def scores(self, repeat: int, predict: Callable[[NDArray[np.bool_], int], Probabilities]) -> NDArray[np.float64]:
+        """Pooled and inside-slide AUC of each fold of a repeat, shape (folds, 2)."""
+        fold, total = self.folds[repeat]
+        out = np.full((total, 2), np.nan)
+        for held in range(total):
+            rows = fold == held
+            if rows.any():
+                found = predict(rows, held)
+                out[held] = patch_auc(self.label[rows], found), self._inside(rows, found)
+        return out
+
+    def _inside(self, rows: NDArray[np.bool_], probabilities: Probabilities) -> float:
+        label, slide = self.label[rows], self.slide_index[rows]
+        each = [patch_auc(label[slide == s], probabilities[slide == s]) for s in np.unique(slide)]
+        known = [auc for auc in each if np.isfinite(auc)]
+        return float(np.mean(known)) if known else float("nan")
+
+
+def _compare(trial: _Trial, wanted: Sequence[Remedy]) -> Generator[Event, None, None]:
+    rows: list[RemedyRow] = []
+    plain = np.zeros((0, 2))
+    for done, remedy in enumerate(wanted):
+        yield Event(phase=f"Trying {remedy.name}", done=done, total=len(wanted))
+        try:
+            found = yield from _tried(trial, remedy)
+        except CohortError as error:
+            rows.append(RemedyRow(remedy, refused=str(error)))
+        else:
+            plain = found if not rows else plain
+            ratio = 1 / max(trial.folds[0][1] - 1, 1)
+            rows.append(_row(remedy, found, plain[: len(found)], ratio))
+        yield RemedyTried(phase=f"Tried {remedy.name}", done=done + 1, total=len(wanted), row=rows[-1])
+    yield RemediesDone(phase="Compared", done=len(wanted), total=len(wanted), result=_report(trial, rows))
+
+
+def _tried(trial: _Trial, remedy: Remedy) -> Generator[Event, None, NDArray[np.float64]]:
+    """Scores of all folds of all repeats, shape (repeats * folds, 2), in the order of the plain head's."""
+    label, slide_index = trial.label, trial.slide_index
+    if remedy.centring:
+        check_several_classes(label, slide_index, "Centring")
+    features = trial.labelled.centred(remedy.centring)
+    repeats = range(len(trial.folds)) if remedy.head.net == "linear" else range(1)
+    out = []
+    for repeat in repeats:
+        if remedy.head.net != "linear":
+            predict = _net_predictor(trial, features, remedy.head, repeat)
+        elif remedy.projection:
+            predict = _projected_predictor(trial, features, remedy, repeat)
+        else:
+            if len(trial.penalties[repeat]) < trial.folds[repeat][1]:
+                yield from _choose_penalties(trial, repeat)
+            predict = _linear_predictor(trial, features, remedy, repeat)
+        out.append(trial.scores(repeat, predict))
+        yield Event(phase=f"Trying {remedy.name}", done=repeat + 1, total=len(repeats))
+    return np.concatenate(out)
+
+
+def _choose_penalties(trial: _Trial, repeat: int) -> Generator[Event, None, None]:
+    fold, total = trial.folds[repeat]
+    for held in range(total):
+        rows = fold != held
+        try:
+            penalty, _ = choose_penalty(
+                trial.labelled.features[rows],
+                trial.label[rows],
+                trial.slide_index[rows],
+                groups=trial.of_slide,
+                classes=trial.classes,
+                folds=INNER_FOLDS,
+                max_rows=ROWS_TO_CHOOSE,
+                seed=repeat,
+            )
+        except CohortError:  # too few groups are left to choose inside
+            penalty = PENALTIES[len(PENALTIES) // 2]
+        trial.penalties[repeat].append(penalty)
+        yield Event(phase="Choosing penalties inside the training slides", done=held + 1, total=total)
+
+
+_Predictor = Callable[[NDArray[np.bool_], int], Probabilities]
+
+
+def _linear_predictor(trial: _Trial, features: NDArray[np.floating], remedy: Remedy, repeat: int) -> _Predictor:
+    fold, total = trial.folds[repeat]
+    fixed = remedy.head.penalty
+    chosen = trial.penalties[repeat] if fixed is None else [fixed] * total
+    used = sorted(set(chosen))
+    args = features, trial.label, trial.slide_index, fold, total, used, trial.classes
+    heads = dict(zip(used, fit_linear_folds(*args), strict=True))
+    return lambda rows, held: heads[chosen[held]][held].predict(features[rows])
+
+
+def _projected_predictor(trial: _Trial, features: NDArray[np.floating], remedy: Remedy, repeat: int) -> _Predictor:
+    fold, _ = trial.folds[repeat]
+
+    def predict(rows: NDArray[np.bool_], held: int) -> Probabilities:
+        seen = fold != held
+        label, slide_index = trial.label[seen], trial.slide_index[seen]
+        directions = nuisance_directions(features[seen], label, slide_index, remedy.projection)
+        plain = without_directions(features, directions)
+        config = replace(remedy.head, penalty=trial.penalties[repeat][held])
+        head = fit_head(plain[seen], label, slide_index, config, classes=trial.classes)
+        return head.predict(plain[rows])
+
+    return predict
+
+
+def _net_predictor(trial: _Trial, features: NDArray[np.floating], config: HeadConfig, repeat: int) -> _Predictor:
+    fold, _ = trial.folds[repeat]
+
+    def predict(rows: NDArray[np.bool_], held: int) -> Probabilities:
+        seen = fold != held
+        head = fit_head(features[seen], trial.label[seen], trial.slide_index[seen], config, classes=trial.classes)
+        return head.predict(features[rows])
+
+    return predict
+
+
+def _row(remedy: Remedy, found: NDArray[np.float64], plain: NDArray[np.float64], ratio: float) -> RemedyRow:
+    (gain, error), (inside, inside_error) = (paired_gain(found[:, i] - plain[:, i], ratio) for i in (0, 1))
+    return RemedyRow(remedy, _mean(found[:, 0]), _mean(found[:, 1]), gain, error, inside, inside_error)
+
+
+def paired_gain(differences: NDArray[np.float64], ratio: float) -> tuple[float, float]:
+    """Give the mean of paired differences over folds and repeats, and its standard error.
+
+    Parameters
+    ----------
+    differences : ndarray, shape (J,)
+        NaN for folds without a score.
+    ratio : float
+        Held-out over training slides.
+
+    Notes
+    -----
+    ``sqrt((1 / J + ratio) * variance)``: folds share training slides, so the plain error would be too small.
+
+    References
+    ----------
+    Nadeau and Bengio, "Inference for the generalization error", Machine Learning 52, 2003.
+    """
+    known = differences[np.isfinite(differences)]
+    if len(known) < 2:
+        return _mean(known), float("nan")
+    return float(known.mean()), float(np.sqrt((1 / len(known) + ratio) * known.var(ddof=1)))
+
+
+def _report(trial: _Trial, rows: Sequence[RemedyRow]) -> RemedyReport:
+    groups = len({trial.of_slide[slide] for slide in np.unique(trial.slide_index)})
+    helping = [row for row in rows[1:] if row.helps] if groups >= FEWEST_GROUPS else []
+    best = max(helping, key=lambda row: row.gain - row.gain_error, default=None)
+    return RemedyReport(
+        tuple(rows),
+        best,
+        _sentence(best, rows[0], groups),
+        len(np.unique(trial.slide_index)),
+        groups,
+        len(trial.label),
+        trial.folds[0][1],
+        len(trial.folds),
+        few_groups_warning(groups),
+    )
+
+
+def _sentence(best: RemedyRow | None, plain: RemedyRow, groups: int) -> str:
+    if best is not None:
+        return f"Proposed: {best.remedy.name}; its AUC on held-out slides is {best.gain:.3f} ± {best.gain_error:.3f} higher."
+    if groups < FEWEST_GROUPS:
+        return f"{groups} slides or patients are too few to propose anything; label on {FEWEST_GROUPS} or more."
+    return (
+        f"No remedy needed, or none helps: nothing gains more than its error over the plain head (AUC {plain.auc:.3f})."
+    )
+
+
+def _cells(row: RemedyRow) -> tuple[str, ...]:
+    if row.refused:
+        return row.remedy.name, "refused", row.refused, "", ""
+    gains = [_signed(row.gain, row.gain_error), _signed(row.inside_gain, row.inside_error)]
+    return row.remedy.name, _number(row.auc), gains[0], _number(row.inside_auc), gains[1]
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if np.isfinite(value) else "-"
+
+
+def _signed(value: float, error: float) -> str:
+    return f"{value:+.3f} ± {error:.3f}" if np.isfinite(value) and np.isfinite(error) else "-"
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def _plain(value: float) -> float | None:
+    return value if np.isfinite(value) else None
