@@ -63,6 +63,7 @@ class Log:
         self._file = path.open("a")
 
     def note(self, what: Any) -> None:
+        """Write a line."""
         self._file.write(f"{what} {time.time()}\n")
         self._file.flush()
 

@@ -75,7 +75,7 @@ class Owner:
 
     @classmethod
     def here(cls, program: str) -> Owner:
-        """This process, from now on."""
+        """Give this process, from now on."""
         pid, now = os.getpid(), datetime.now(UTC).isoformat(timespec="seconds")
         return cls(socket.gethostname(), pid, now, program, uuid.uuid4().hex, _place(), _birth(pid))
 
@@ -227,18 +227,22 @@ def _link(path: Path, me: Owner) -> bool:
     own = path.with_name(f"{path.name}.{me.token}")
     try:
         own.write_text(json.dumps(asdict(me)), "utf-8")
-        try:
-            os.link(own, path)
-        except FileExistsError:
-            return False
-        except OSError:  # a disk without hard links, such as FAT: next best, its content a moment later
-            return _create(path, me)
-        return True
+        return _link_or_create(own, path, me)
     except OSError as error:
         raise write_error(path, error) from error
     finally:
         with suppress(OSError):
             own.unlink()
+
+
+def _link_or_create(own: Path, path: Path, me: Owner) -> bool:
+    try:
+        os.link(own, path)
+    except FileExistsError:
+        return False
+    except OSError:  # a disk without hard links, such as FAT: next best, its content a moment later
+        return _create(path, me)
+    return True
 
 
 def _create(path: Path, me: Owner) -> bool:
@@ -288,9 +292,11 @@ def _silence(path: Path) -> float:
     probe = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
         probe.touch()
-        return probe.stat().st_mtime - path.stat().st_mtime
+        silence = probe.stat().st_mtime - path.stat().st_mtime
     except OSError:
         return 0.0
+    else:
+        return silence
     finally:
         with suppress(OSError):
             probe.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import asdict, replace
@@ -256,7 +257,7 @@ def test_of_many_who_want_a_dead_owners_lock_one_gets_it(tmp_path):
         left_by(tmp_path, birth="long ago")
         locks = [ProjectLock(tmp_path) for _ in range(8)]
         got = []
-        threads = [threading.Thread(target=lambda lock=lock: got.append(lock.acquire(CALL))) for lock in locks]
+        threads = [threading.Thread(target=lambda lock=lock, got=got: got.append(lock.acquire(CALL))) for lock in locks]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -295,8 +296,8 @@ except ProjectError as error:
 def test_a_read_only_folder_opens_for_viewing(project):
     project.save_regions("a", regions(3))
     folder = project.folder
-    parents = [path for path in folder.parents if path.is_relative_to("/tmp") and path != Path("/tmp")]
-    for path in parents:
+    top = Path(tempfile.gettempdir())
+    for path in [path for path in folder.parents if path.is_relative_to(top) and path != top]:
         path.chmod(0o755)
     for path in [folder, *folder.rglob("*")]:
         path.chmod(0o555 if path.is_dir() else 0o444)

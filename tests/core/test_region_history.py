@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import pytest
 from shapely import Polygon, box
@@ -40,7 +41,7 @@ def history(tmp_path):
 
 
 def keep_all(history, sets):
-    for before, now in zip(sets, sets[1:], strict=False):
+    for before, now in pairwise(sets):
         history.keep(now, before)
 
 
@@ -134,7 +135,11 @@ def test_a_clock_set_back_does_not_mix_the_order(history):
 
 def test_damage_is_told_and_takes_few_along(history):
     keep_all(history, [first(n) for n in range(40)])
-    whole = [path for path in history._files() if json.loads(gzip.open(path).readline())["base"] is None]
+    whole = [
+        path
+        for path in history._files()
+        if json.loads(gzip.decompress(path.read_bytes()).splitlines()[0])["base"] is None
+    ]
     assert len(whole) >= 3
     whole[0].write_bytes(whole[0].read_bytes()[:-9])
     good = []

@@ -92,6 +92,8 @@ class RegionEditor:
         self._again_timer = timer(TRY_AGAIN_MS, self.save)
         self._saver = RegionSaver(lambda regions: project.save_regions(slide_id, regions), self._on_written)
         layer.events.data.connect(self._on_data)
+        layer.events.editable.connect(self._keep_closed)
+        self._keep_closed()
 
     @property
     def regions(self) -> RegionSet:
@@ -260,6 +262,11 @@ class RegionEditor:
             tool, self.layer.mode = self.layer.mode, "select"
             self.layer.mode = tool
             self.drawing = False
+
+    def _keep_closed(self, _event: Any = None) -> None:
+        """Take the layer's tools from a project that is read-only here; napari gives them back at its own changes."""
+        if self.project.read_only and self.layer.editable:
+            self.layer.editable = False
 
     def _on_data(self, event: Any) -> None:
         """Wait for the hand to let go: napari sends `added` while the new shape is not yet finished."""

@@ -130,8 +130,12 @@ class RegionTools:
         ------
         RegionsError
             If there is no slide in view, or no class to draw.
+        ProjectError
+            If the project is read-only here and the tool changes regions.
         """
         layer = self.editor.layer
+        if tool not in ("pan_zoom", "select"):
+            self.editor.project.check_writable()
         if tool in DRAWING and not self.desk.current_class:
             raise RegionsError("Add a class first, so that what you draw has one.")
         self.own = ""

@@ -76,7 +76,7 @@ def _path(polygon: Any, scale: float) -> QPainterPath:
     for ring in (polygon.exterior, *polygon.interiors):
         (y, x), *rest = ring.coords
         path.moveTo(QPointF(x * scale, y * scale))
-        for y, x in rest:  # noqa: PLR1704 - the next corner
+        for y, x in rest:
             path.lineTo(QPointF(x * scale, y * scale))
         path.closeSubpath()
     return path
