@@ -9,8 +9,10 @@ import time
 import numpy as np
 import pytest
 import tifffile
+from typer.testing import CliRunner
 
 from napari_slidecorr import cluster as cluster_module
+from napari_slidecorr.cli import app
 from napari_slidecorr.cluster import predict_cohort_on
 from napari_slidecorr.cohort_prediction import CohortPredicted, SlideEnded, predict_cohort
 from napari_slidecorr.config import PredictConfig
@@ -158,7 +160,7 @@ def _threads_after(threads, dask_worker):
 
 
 def test_a_worker_that_is_killed_loses_nothing(tmp_path):
-    project = make_project(tmp_path, sides=(512, 512, 512))
+    project = make_project(tmp_path, sides=(368, 368, 368))
     expected = loop_hashes(project)
     with cluster_module._client(2) as client:
         killed = 0
@@ -176,7 +178,7 @@ def test_a_worker_that_is_killed_loses_nothing(tmp_path):
     assert not list(project.folder.glob("maps/*/*.claim*"))
 
 
-def test_what_kills_every_worker_is_a_failed_slide(project, tmp_path, monkeypatch):
+def test_what_kills_every_worker_is_a_failed_slide(project, monkeypatch):
     monkeypatch.setattr(cluster_module, "_predict_there", _die)
     with cluster_module._client(1) as client:
         outcomes = drain(predict_cohort_on(client, project, ["s0"], config=CONFIG))
@@ -280,6 +282,21 @@ def test_an_address_serves_as_well(project, two_workers):
     address = two_workers.scheduler.address
     assert {one.state for one in drain(predict_cohort_on(address, project, config=CONFIG))} == {"predicted"}
     assert two_workers.status == "running"
+
+
+def test_the_command_predicts_with_workers(project, tmp_path):
+    expected = loop_hashes(project)
+    path = tmp_path / "s1.tif"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:2000])
+    options = ["--block-cells", "2", "--batch-size", "4", "--device", "cpu", "--no-tissue-only", "--workers", "2"]
+    outcome = CliRunner().invoke(app, ["predict", str(project.folder), *options], catch_exceptions=False)
+    assert outcome.exit_code == 2
+    assert outcome.stdout.splitlines()[-1].startswith("3 predicted, 1 failed; 48 patches")
+    assert "Predicting with 2 worker(s)." in outcome.stderr
+    assert "Warning: s1 failed: s1.tif" in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+    assert hashes(project) == {key: value for key, value in expected.items() if key != "s1"}
 
 
 def test_no_worker_is_a_mistake(project):

@@ -1,5 +1,6 @@
 """Several slides in turn, as `slidecorr predict PROJECT` does it."""
 
+import csv
 import errno
 import json
 import os
@@ -135,7 +136,8 @@ def test_the_command_prints_a_table_and_ends_with_2_when_a_slide_failed(project)
     assert code == 2
     lines = out.splitlines()
     assert lines[0].split() == ["slide", "state", "seconds", "patches/s", "score"]
-    assert [line.split()[:2] for line in lines[1:]] == [["s0", "predicted"], ["s1", "failed"], ["s2", "predicted"]]
+    assert lines[-1].startswith("2 predicted, 1 failed; 32 patches in ")
+    assert [line.split()[:2] for line in lines[1:-1]] == [["s0", "predicted"], ["s1", "failed"], ["s2", "predicted"]]
     assert "s1.tif" in lines[2]
     assert "Warning: s1 failed: s1.tif" in err
     assert "Traceback" not in err
@@ -145,6 +147,152 @@ def test_the_command_prints_a_table_and_ends_with_2_when_a_slide_failed(project)
     told = json.loads(out)
     assert (code, [one["state"] for one in told["slides"]]) == (0, ["was complete", "predicted", "was complete"])
     assert [one["slide"] for one in told["maps"]] == ["s0", "s1", "s2"]
+
+
+def test_a_report_has_a_line_a_slide(project, tmp_path):
+    cut(project, "s1")
+    code, out, _ = call(project, "--report", str(tmp_path / "r.csv"))
+    assert (code, out.splitlines()[-1]) == (2, str(tmp_path / "r.csv"))
+    with (tmp_path / "r.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["slide"], line["state"], line["patches"], line["cells"]) for line in lines] == [
+        ("s0", "predicted", "16", "16"),
+        ("s1", "failed", "0", "0"),
+        ("s2", "predicted", "16", "16"),
+    ]
+    assert "s1.tif" in lines[1]["error"]
+    assert float(lines[0]["score one"]) + float(lines[0]["score two"]) == pytest.approx(1, abs=1e-4)
+    assert float(lines[0]["patches_per_second"]) > 0
+    assert lines[1]["score one"] == lines[0]["mm2 one"] == ""
+
+
+def test_slides_without_a_project(project, tmp_path):
+    cut(project, "s1")
+    run, out = project.folder / "runs" / "random", tmp_path / "out"
+    sources = [str(tmp_path / "s*.tif"), str(tmp_path / "s0.tif")]
+    arguments = ["predict", *sources, "--run", str(run), "--out", str(out), *OPTIONS]
+    outcome = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
+    told = json.loads(outcome.stdout)
+    assert outcome.exit_code == 2
+    assert {one["slide"]: one["state"] for one in told["slides"]} == {
+        "s0": "predicted",
+        "s2": "predicted",
+        "s1": "failed",
+    }
+    assert (out / "report.csv").read_text().count("predicted") == 2
+    drain(predict_cohort(project, ["s0"], config=CONFIG))
+    np.testing.assert_array_equal(
+        read_map(Project.open(out).maps("s0")[0]).probabilities, read_map(project.maps("s0")[0]).probabilities
+    )
+    again = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
+    states = {one["slide"]: one["state"] for one in json.loads(again.stdout)["slides"]}
+    assert states == {"s0": "was complete", "s2": "was complete", "s1": "failed"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["{tmp}/s0.tif", "{tmp}/s2.tif"], ["--run", "--out"]),
+        (["{tmp}/x*.tif", "--run", "{run}", "--out", "{tmp}/out"], ["x*.tif", "no slide"]),
+        (["{tmp}/s0.tif", "--run", "{tmp}", "--out", "{tmp}/out"], ["model.json"]),
+        (["{tmp}/s0.tif", "--run", "{run}", "--out", "{tmp}/out", "--slide", "s0"], ["--slide"]),
+        (["{tmp}/project", "--out", "{tmp}/out"], ["--out", "without a project"]),
+        (["{tmp}/project", "--workers", "2", "--scheduler", "tcp://x:1"], ["choose one"]),
+    ],
+)
+def test_mistakes_with_loose_slides(project, tmp_path, arguments, words):
+    filled = [one.format(tmp=tmp_path, run=project.folder / "runs" / "random") for one in arguments]
+    outcome = CliRunner().invoke(app, ["predict", *filled], catch_exceptions=False)
+    assert outcome.exit_code == 2
+    assert all(word in outcome.stderr for word in words), outcome.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def other_pixels(project, slide_id):
+    """Another slide of the same size under the same name."""
+    path = project.folder.parent / f"{slide_id}.tif"
+    tifffile.imwrite(path, np.full((112, 112, 3), 77, np.uint8), tile=(16, 16), photometric="rgb", metadata=None)
+
+
+def test_a_complete_map_of_what_the_file_no_longer_holds_is_refused(project):
+    drain(predict_cohort(project, config=CONFIG))
+    other_pixels(project, "s1")
+    outcomes = drain(predict_cohort(Project.open(project.folder), config=CONFIG))
+    assert [one.state for one in outcomes] == ["was complete", "failed", "was complete"]
+    assert "file has changed since this map was begun" in outcomes[1].error
+
+
+def test_a_begun_map_is_never_gone_on_with_on_another_file(project):
+    events = predict_cohort(project, ["s0"], config=CONFIG)
+    while type(next(events)).__name__ != "BlockDone":
+        pass
+    events.close()
+    (path,) = (project.folder / "maps" / "s0").glob("*.ome.zarr")
+    begun = sorted((file.name, file.stat().st_mtime_ns) for file in path.rglob("*"))
+    other_pixels(project, "s0")
+    (outcome,) = drain(predict_cohort(Project.open(project.folder), ["s0"], config=CONFIG))
+    assert "file has changed" in outcome.error
+    assert sorted((file.name, file.stat().st_mtime_ns) for file in path.rglob("*")) == begun
+
+
+def test_a_begun_map_of_a_slide_of_another_size_is_refused(project):
+    events = predict_cohort(project, ["s0"], config=CONFIG)
+    while type(next(events)).__name__ != "BlockDone":
+        pass
+    events.close()
+    path = project.folder.parent / "s0.tif"
+    tifffile.imwrite(path, np.zeros((128, 96, 3), np.uint8), tile=(16, 16), photometric="rgb", metadata=None)
+    (outcome,) = drain(predict_cohort(Project.open(project.folder), ["s0"], config=CONFIG))
+    assert "another grid" in outcome.error
+
+
+def test_a_map_of_an_older_version_that_knows_no_digest_goes_on(project):
+    (outcome,) = drain(predict_cohort(project, ["s0"], config=CONFIG))
+    root = outcome.map / "zarr.json"
+    told = json.loads(root.read_text())
+    told["attributes"]["napari_slidecorr"].pop("slide_digest")
+    told["attributes"]["napari_slidecorr"]["complete"] = False
+    root.write_text(json.dumps(told))
+    next((outcome.map / "0" / "c" / "0" / "0").iterdir()).unlink()
+    (again,) = drain(predict_cohort(project, ["s0"], config=CONFIG))
+    assert (again.state, again.patches) == ("predicted", 4)
+
+
+def test_a_map_half_written_by_a_newer_version_is_left_alone(project):
+    (outcome,) = drain(predict_cohort(project, ["s0"], config=CONFIG))
+    root = outcome.map / "zarr.json"
+    told = json.loads(root.read_text())
+    told["attributes"]["napari_slidecorr"] |= {"format": 99, "complete": False}
+    root.write_text(json.dumps(told))
+    before = root.read_bytes()
+    (again,) = drain(predict_cohort(project, ["s0"], config=CONFIG))
+    assert "format 99" in again.error
+    assert root.read_bytes() == before
+
+
+def test_a_disk_that_fills_up_in_the_middle_keeps_what_was_written(project, monkeypatch):
+    events = predict_cohort(project, ["s0"], config=CONFIG)
+    while type(next(events)).__name__ != "BlockDone":
+        pass
+
+    def refuse(_):
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refuse)
+        with pytest.raises(ProjectError, match="no space left"):
+            list(events)
+    assert project.maps("s0") == []
+    assert not list((project.folder / "maps" / "s0").glob("*.claim"))
+    (outcome,) = drain(predict_cohort(project, ["s0"], config=CONFIG))
+    assert (outcome.state, outcome.patches, outcome.cells) == ("predicted", 12, 16)
+
+
+def test_slides_are_closed_again_unless_they_were_open(project):
+    project = Project.open(project.folder)
+    project.slide("s1")
+    drain(predict_cohort(project, config=CONFIG))
+    assert set(project._open) == {"s1"}
 
 
 def test_named_slides_must_be_fit(project):
