@@ -99,8 +99,8 @@ def test_the_map_grows_in_the_layers_block_by_block(qtbot, dock, ends):
     layer = find_layer(dock.viewer, "class_map", slide_id)
     np.testing.assert_array_equal(layer.data, end.result.class_map())
     assert len(dock.session.project.maps(slide_id)) == 1
-    assert "Slide score" in dock.score.text()
-    assert "mm²" in dock.legend.text()
+    assert "Slide score" in dock.panel.score.text()
+    assert "mm²" in dock.panel.legend.text()
 
 
 def test_class_probability_and_threshold_are_chosen_from_the_dock(qtbot, dock, ends):
@@ -108,28 +108,28 @@ def test_class_probability_and_threshold_are_chosen_from_the_dock(qtbot, dock, e
     slide_id = dock.session.current_slide
     classes = find_layer(dock.viewer, "class_map", slide_id)
     probability = find_layer(dock.viewer, "probability", slide_id)
-    dock.threshold.setValue(0.5)
+    dock.panel.threshold.setValue(0.5)
     expected = prediction.class_map(0.5)
     expected[prediction.unsure(0.5)] = UNSURE
     np.testing.assert_array_equal(classes.data, expected)
-    assert ("unsure" in dock.legend.text()) == prediction.unsure(0.5).any()
-    dock.view_choice.setCurrentIndex(2)
-    assert dock.view_choice.currentText() == f"Probability of {prediction.classes[1]}"
+    assert ("unsure" in dock.panel.legend.text()) == prediction.unsure(0.5).any()
+    dock.panel.view_choice.setCurrentIndex(2)
+    assert dock.panel.view_choice.currentText() == f"Probability of {prediction.classes[1]}"
     np.testing.assert_array_equal(probability.data, prediction.probabilities[1])
     assert (classes.visible, probability.visible) == (False, True)
-    dock.view_choice.setCurrentIndex(0)
+    dock.panel.view_choice.setCurrentIndex(0)
     assert (classes.visible, probability.visible) == (True, False)
 
 
 def test_uncertainty_is_a_view_of_its_own(qtbot, dock, ends):
     prediction = predict(qtbot, dock, ends).result
     numbers = find_layer(dock.viewer, "probability", dock.session.current_slide)
-    dock.view_choice.setCurrentIndex(dock.view_choice.findText("Uncertainty (entropy)"))
-    assert dock.view_choice.currentText().startswith("Uncertainty")
+    dock.panel.view_choice.setCurrentIndex(dock.panel.view_choice.findText("Uncertainty (entropy)"))
+    assert dock.panel.view_choice.currentText().startswith("Uncertainty")
     np.testing.assert_array_equal(numbers.data, prediction.uncertainty())
     assert numbers.name.endswith("uncertainty")
     assert numbers.visible
-    dock.view_choice.setCurrentIndex(1)
+    dock.panel.view_choice.setCurrentIndex(1)
     np.testing.assert_array_equal(numbers.data, prediction.probabilities[0])
     assert numbers.name.endswith("probability")
 
@@ -140,7 +140,7 @@ def test_the_dock_says_what_is_below_the_mouse(qtbot, dock, ends):
 
     def told(y, x):
         dock.viewer.cursor.position = (y * mpp[0], x * mpp[1])
-        return dock.here.text()
+        return dock.panel.here.text()
 
     row, column = np.argwhere(prediction.predicted)[7]
     edges = grid.cell_edges_px(0), grid.cell_edges_px(1)
@@ -149,7 +149,7 @@ def test_the_dock_says_what_is_below_the_mouse(qtbot, dock, ends):
     for y in (edges[0][row], edges[0][row + 1] - 1):  # pixel centres are integers in the viewer
         for x in (edges[1][column], edges[1][column + 1] - 1):
             assert told(y, x).startswith(f"{name} {values.max():.2f}, ")
-    dock.threshold.setValue(1)
+    dock.panel.threshold.setValue(1)
     assert told(edges[0][row] + 1, edges[1][column]).startswith("Unsure: ")
     assert told(-1000, 0) == ""
     row, column = np.argwhere(~prediction.predicted)[0]
@@ -164,8 +164,8 @@ def test_a_click_on_wrong_tissue_makes_a_region_of_the_right_class(qtbot, dock, 
     row, column = cells[np.abs(cells - np.asarray(prediction.grid.shape) / 2).sum(axis=1).argmin()]  # in the middle
     mpp, grid = prediction.grid.mpp, prediction.grid
     y, x = ((grid.cell_edges_px(axis)[i] + 8) * mpp[axis] for axis, i in ((0, row), (1, column)))
-    dock.correction.class_choice.setCurrentIndex(1)
-    right = dock.correction.class_choice.currentText()
+    dock.panel.correction.class_choice.setCurrentIndex(1)
+    right = dock.panel.correction.class_choice.currentText()
 
     hand = Hand(dock.viewer, qtbot)
     window = dock.viewer.window._qt_window
@@ -176,13 +176,13 @@ def test_a_click_on_wrong_tissue_makes_a_region_of_the_right_class(qtbot, dock, 
     dock.viewer.layers.selection.active = find_layer(dock.viewer, "slide", slide_id)
     hand.click((y / mpp[0], x / mpp[1]))
     assert project.regions(slide_id) == before, "without the button a click is a click"
-    click(qtbot, dock.correction.button)
+    click(qtbot, dock.panel.correction.button)
     qtbot.wait(100)
     scale = (
         dock.viewer.layers.selection.active.scale
     )  # the map is the active layer now: no drawing tool takes the click
     hand.click((y / scale[0], x / scale[1]))
-    desk = dock.correction.desk
+    desk = dock.panel.correction.desk
     desk.flush()
     after = project.regions(slide_id)
     (made,) = [region for region in after if region.uid not in {one.uid for one in before}]
@@ -200,7 +200,7 @@ def test_a_click_beside_the_map_says_so(qtbot, dock, ends):
     row, column = np.argwhere(~prediction.predicted)[0]
     mpp, grid = prediction.grid.mpp, prediction.grid
     place = tuple((grid.cell_edges_px(axis)[i] + 2) * mpp[axis] for axis, i in ((0, row), (1, column)))
-    assert not dock.correction.correct(place)
+    assert not dock.panel.correction.correct(place)
     assert "Nothing is predicted there" in dock.message.text()
 
 
@@ -246,10 +246,10 @@ def test_a_stored_map_is_shown_when_its_slide_comes_into_view(qtbot, dock, ends)
     for kind in ("class_map", "probability"):
         dock.viewer.layers.remove(find_layer(dock.viewer, kind, first))
     show(dock, second)
-    assert dock.map_box.isHidden()
+    assert dock.panel.map_box.isHidden()
     show(dock, first)
     qtbot.waitUntil(lambda: find_layer(dock.viewer, "class_map", first) is not None, timeout=60_000)
-    assert not dock.map_box.isHidden()
+    assert not dock.panel.map_box.isHidden()
 
 
 def test_a_map_that_was_removed_while_it_grows_comes_back_whole(qtbot, dock, ends):
@@ -272,7 +272,7 @@ def test_a_map_that_was_removed_while_it_grows_comes_back_whole(qtbot, dock, end
 )
 def test_export(qtbot, dock, ends, tmp_path, name):
     prediction = predict(qtbot, dock, ends).result
-    assert dock.export_button.isEnabled()
+    assert dock.panel.exporting.button.isEnabled()
     assert dock.export(tmp_path / name)
     qtbot.waitUntil(lambda: "Exported to" in dock.message.text(), timeout=60_000)
     if name.endswith("json"):

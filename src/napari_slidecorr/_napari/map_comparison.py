@@ -94,6 +94,11 @@ class MapComparisonBox(QWidget):
             self.end()
         self.setVisible(view is not None and bool(others or self._comparison))
 
+    def follow(self) -> None:
+        """Take over the threshold of the map in view."""
+        if self._comparison is not None:
+            self._on_how()
+
     def end(self) -> None:
         """Show the one map alone again."""
         self._comparison = None

@@ -6,6 +6,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -33,10 +34,11 @@ from napari_slidecorr.learning.sweep import (
     default_readers,
     every,
 )
+from napari_slidecorr.levels import PixelSource
 from napari_slidecorr.model_spec import ModelSpec
 from napari_slidecorr.prediction_map import PredictionMap
 from napari_slidecorr.slide import Slide
-from napari_slidecorr.tissue import find_tissue
+from napari_slidecorr.tissue import TissueMask, find_tissue
 from napari_slidecorr.wanted import Wanted
 
 COARSEST = 1.5
@@ -132,6 +134,9 @@ def _check_blocks(blocks: Sequence[Block], grid: Grid) -> None:
                 raise MapError(f"Block {block} does not lie in the map of {grid.shape[0]} x {grid.shape[1]} cells.")
 
 
+_tissue: WeakKeyDictionary[PixelSource, TissueMask] = WeakKeyDictionary()
+
+
 @dataclass(frozen=True)
 class _Job:
     slide: Slide
@@ -183,9 +188,16 @@ def _covers(blocks: Sequence[Block], grid: Grid) -> bool:
 def _find_cells(job: _Job, blocks: Sequence[Block]) -> Generator[Event, None, NDArray[np.bool_]]:
     """Tell which cells of the grid are to be predicted, shape (rows, columns)."""
     yield Event(phase="Finding tissue", total=len(blocks))
-    wanted = find_tissue(job.slide).cells(job.grid) if job.config.tissue_only else np.ones(job.grid.shape, bool)
+    wanted = _tissue_of(job.slide).cells(job.grid) if job.config.tissue_only else np.ones(job.grid.shape, bool)
     yield Event(phase="Finding tissue", done=len(blocks), total=len(blocks))
     return wanted
+
+
+def _tissue_of(slide: Slide) -> TissueMask:
+    """Find the tissue of a slide, once as long as it is open: whoever predicts again waits less."""
+    if slide.source not in _tissue:
+        _tissue[slide.source] = find_tissue(slide)
+    return _tissue[slide.source]
 
 
 class _Damage:
