@@ -16,6 +16,7 @@ from qtpy.QtCore import QCoreApplication
 from napari_slidecorr._napari import layers
 from napari_slidecorr._napari.job import session_of
 from napari_slidecorr._napari.keys import CLASS_KEYS, bound, napari_key
+from napari_slidecorr._napari.patch_preview import PatchPreview
 from napari_slidecorr._napari.region_editor import RegionEditor
 from napari_slidecorr._napari.region_tools import RegionTools
 from napari_slidecorr._napari.region_view import FEW
@@ -47,6 +48,8 @@ class Desk:
         Carries how many slides to go on in the project's order; negative: back.
     tools : RegionTools
         Which tool is in the hand.
+    patches : PatchPreview
+        The patches that a training would cut, while they are shown.
     """
 
     class_changed = Signal(str)
@@ -59,6 +62,7 @@ class Desk:
         self._editors: dict[str, RegionEditor] = {}
         self._current_class = ""
         self.tools: RegionTools = RegionTools(self)
+        self.patches = PatchPreview(self)
         viewer.layers.events.removed.connect(self._on_removed)
         session.job_started.connect(self._on_job_started)
         flush = weakref.WeakMethod(self.flush)  # Qt would keep desk and viewer for ever

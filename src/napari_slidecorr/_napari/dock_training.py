@@ -13,12 +13,14 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QListWidget, QListWidgetItem, QSizePolicy
 
 from napari_slidecorr._napari.curve import Curve
+from napari_slidecorr._napari.desk import desk_of
 from napari_slidecorr._napari.dock import Dock
 from napari_slidecorr._napari.errands import Errands
 from napari_slidecorr._napari.form import make_form
 from napari_slidecorr._napari.job_bar import JobBar
 from napari_slidecorr._napari.parts import box, button, timer
 from napari_slidecorr._napari.patch_counts import PatchCounts, doubts
+from napari_slidecorr._napari.patch_preview import PatchCheck
 from napari_slidecorr._napari.torch_door import load_torch_for_job
 from napari_slidecorr.config import TrainConfig
 from napari_slidecorr.errors import ConfigError
@@ -64,7 +66,9 @@ class TrainingDock(Dock):
         self.runs.setFixedHeight(90)
         self.runs.itemDoubleClicked.connect(self._show_run)
         self.body.addWidget(box("Settings", self.form))
-        self.body.addWidget(box("Patches", self.counts))
+        self.preview = desk_of(napari_viewer).patches
+        self.patch_check = PatchCheck(self.preview)
+        self.body.addWidget(box("Patches", self.counts, self.patch_check))
         self.body.addWidget(self.job)
         self.body.addWidget(self.message)
         self.progress = box("Progress", self.notices, self.terms, self.scores, self.curve)
@@ -81,6 +85,7 @@ class TrainingDock(Dock):
     def _connect(self) -> None:
         self.form.changed.connect(self._on_form)
         self.listen(self.session.message, self.message.tell)
+        self.listen(self.preview.switched, self.patch_check.follow)
         self.listen(self.session.project_changed, self._on_project)
         self.listen(self.session.slides_changed, self._recount)
         self.listen(self.session.regions_changed, self._recount)
@@ -130,6 +135,7 @@ class TrainingDock(Dock):
         except ConfigError as error:
             self.counts.tell(sentence(error))
             return
+        self.preview.configure(patches)
         self._asked += 1
         asked = self._asked
         self.errands.run(

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 KEY = "napari_slidecorr"
 """Where a layer's metadata says what it is."""
 
-Kind = Literal["slide", "regions", "regions_overview", "patches", "class_map", "probability", "compared", "difference", "swipe"]
+Kind = Literal[
+    "slide", "regions", "regions_overview", "patches", "class_map", "probability", "compared", "difference", "swipe"
+]
 Colors = Mapping[str, tuple[int, int, int]]
 Points = NDArray[np.floating]
 
@@ -109,7 +111,7 @@ def regions_layer(
     drawn = {region.uid: _Drawn(region, vertices_of(region.polygon)) for region in regions}
     arguments = frame(slide, "regions")
     arguments["metadata"][KEY]["drawn"] = drawn
-    edge = [_rgba(colors, region.class_name) for region in regions]
+    edge = [rgba(colors, region.class_name) for region in regions]
     return [each.vertices for each in drawn.values()], {
         **arguments,
         "name": f"{slide.id} regions",
@@ -304,17 +306,18 @@ def recolour(layer: Shapes, colors: Colors) -> None:
         A class that it lacks is grey.
     """
     names = [_name(value) for value in layer.features["class"]]
-    next_color = _rgba(colors, _name(layer.feature_defaults["class"].iloc[0]))
+    next_color = rgba(colors, _name(layer.feature_defaults["class"].iloc[0]))
     with layer.block_update_properties():
         layer.current_edge_color = next_color
         layer.current_face_color = (*next_color[:3], FILL)
     if names:
-        edge = np.asarray([_rgba(colors, name) for name in names])
+        edge = np.asarray([rgba(colors, name) for name in names])
         layer.edge_color = edge
         layer.face_color = np.concatenate([edge[:, :3], np.full((len(edge), 1), FILL)], axis=1)
 
 
-def _rgba(colors: Colors, name: str) -> tuple[float, float, float, float]:
+def rgba(colors: Colors, name: str) -> tuple[float, float, float, float]:
+    """Give the colour of a class, 0 to 1 a channel."""
     r, g, b = colors.get(name, UNCLASSED)
     return r / 255, g / 255, b / 255, 1.0
 
