@@ -27,6 +27,7 @@ class OwnedFolder:
         self.folder = folder
         self._owning = ProjectLock(folder)
         self._refused = ""
+        self._closed = False
         self._changing = threading.RLock()
         weakref.finalize(self, self._owning.release)
 
@@ -45,9 +46,9 @@ class OwnedFolder:
 
     @property
     def can_take_over(self) -> bool:
-        """Whether a project that is read-only here is free, or its owner does not live any more."""
+        """Whether a project that another program had is free, or its owner does not live any more."""
         found = self._owning.owner()
-        return bool(self.read_only) and (found is None or found[1] is not Life.ALIVE)
+        return bool(self.read_only) and not self._closed and (found is None or found[1] is not Life.ALIVE)
 
     def claim(self, *, take_over: bool = False) -> str:
         """Keep the project for this program until `release`, as a window does.
@@ -64,10 +65,12 @@ class OwnedFolder:
         str
             Empty, or why it is open for viewing only: who has it, or that the folder cannot be written.
         """
+        self._closed = False
         try:
             owner = self._owning.acquire(WINDOW, take_over=take_over)
         except ProjectError as error:
             self._refused = f"{self.folder.name} is open for viewing only, as its folder cannot be written: {error}"
+            self._closed = True
         else:
             self._refused = "" if owner is None else refusal_to_view(self.folder, owner)
         return self._refused

@@ -308,7 +308,7 @@ def test_a_read_only_folder_opens_for_viewing(project):
     assert told.stderr == ""
     claimed, counts, refused, again = told.stdout.splitlines()
     assert "is open for viewing only, as its folder cannot be written" in claimed
-    assert counts == "3 1 True"
+    assert counts == "3 1 False"
     assert refused == claimed
     assert "no permission to write there" in again
     assert sorted(folder.rglob("*")) == before

@@ -54,7 +54,7 @@ class OwnerBanner(QFrame):
         except SlideCorrError:
             free = False  # the folder cannot even be looked into just now
         owner_gone = " It is no longer in use there: you can take it over." if free else ""
-        self.label.setText(f"Read-only: {reason}{owner_gone}")
+        self.label.setText(f"{reason}{owner_gone}")
         self.button.setText("Take over" if free else "Read again")
         self.button.setToolTip(
             "Open the project for changes, as it is on the disk now."
