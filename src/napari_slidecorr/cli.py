@@ -8,15 +8,13 @@ so that ``--help`` is quick.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from napari_slidecorr import cli_diagnose, cli_predict, cli_training
-from napari_slidecorr.cli_options import options_from
+from napari_slidecorr import cli_diagnose, cli_fast, cli_predict, cli_training
 from napari_slidecorr.cli_output import print_result, told_in_one_sentence
 from napari_slidecorr.cli_regions import regions_app
-from napari_slidecorr.config import TrainConfig
 from napari_slidecorr.errors import MapError, ProjectError
 
 if TYPE_CHECKING:
@@ -140,37 +138,9 @@ def set_slide(
     print_result({"slide": slide}, f"{slide.id}  group {slide.group}  {size}", json=json)
 
 
-@app.command()
-@told_in_one_sentence
-@options_from(TrainConfig)
-def train(
-    folder: Folder,
-    config: TrainConfig,
-    *,
-    name: Annotated[str | None, typer.Option(help="Name of the run; a new one when left out.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a run where it stopped, with its own settings.")
-    ] = False,
-    json: Json = False,
-) -> None:
-    """Train a classifier on the labelled regions of a project."""
-    from napari_slidecorr.cli_progress import shown
-    from napari_slidecorr.events import drain
-
-    project = _open(folder)
-    if resume and config == TrainConfig():
-        config = project.stopped_settings(name)
-    with shown(project.train(config, name=name, resume=resume), quiet=json) as events:
-        result = drain(events)
-    last = result.epochs[-1]
-    text = (
-        f"Trained {result.spec_path.parent.name}: {last.scores} after {len(result.epochs)} epoch(s)\n{result.spec_path}"
-    )
-    run = {"run": result.spec_path.parent, "model": result.spec_path, "weights": result.weights_path}
-    print_result({**run, "epochs": [_curve_point(epoch) for epoch in result.epochs]}, text, json=json)
-
-
+app.command()(cli_training.train)
 app.command()(cli_training.runs)
+cli_fast.register(app)
 app.command()(cli_diagnose.diagnose)
 
 
@@ -284,8 +254,3 @@ def _newest_map(project: Project, slide: str | None) -> Path:
     if not maps:
         raise MapError(f"{project.folder}: there is no map to export yet; make one with slidecorr predict.")
     return maps[-1]
-
-
-def _curve_point(epoch: Any) -> dict[str, Any]:
-    names = ("epoch", "loss", "terms", "pairs", "train_auc", "validation_auc", "validation_accuracy", "seconds")
-    return {name: getattr(epoch, name) for name in names}

@@ -16,9 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from napari_slidecorr.backbone_table import known_backbone
 from napari_slidecorr.errors import ModelError
 from napari_slidecorr.io.atomic import atomic_write_bytes, atomic_write_text
 from napari_slidecorr.learning import weights as start_weights
+from napari_slidecorr.learning.known_backbones import ClassAndMean, hub_file, make_net, packaged_weights
 from napari_slidecorr.learning.necks import make_neck
 from napari_slidecorr.learning.objectives import Output
 from napari_slidecorr.learning.randomness import seeded
@@ -119,12 +121,12 @@ def make_model(backbone: str, classes: int, *, weights: str | Path = "imagenet",
     Parameters
     ----------
     backbone : str
-        One of `PAPER_BACKBONES`, which come from torchvision, or any timm name.
+        One of `PAPER_BACKBONES`, which come from torchvision, any timm name, or one of `backbone_table.BACKBONES`.
     classes : int
         K, the number of logits.
     weights : str or Path
-        ``imagenet`` (fetched from the hub unless it lies in the cache), ``random``, or a local file; for the backbone
-        only. The head always starts at random.
+        ``imagenet`` (the backbone's own, fetched from the hub unless they lie on this machine), ``random``, or a local
+        file; for the backbone only. The head always starts at random.
     seed : int
         Decides what is random; torch's own generator is left as it was.
 
@@ -138,13 +140,22 @@ def make_model(backbone: str, classes: int, *, weights: str | Path = "imagenet",
     The features of AlexNet and VGG-16 are the 4096 numbers before their last layer, those of the others the pooled
     last map.
     """
+    if weights == "imagenet":
+        weights = _without_timms_hub(backbone) or weights
     with seeded(seed):
         model = _bare_model(backbone, classes, pretrained=weights == "imagenet")
     if weights == "imagenet":
         model.start = start_weights.Start("imagenet", f"Starting from ImageNet weights of {backbone}.")
     elif weights != "random":
-        model.start = start_weights.load_local(model.backbone, Path(weights), _classifier_names(backbone, model))
+        net = model.backbone.net if isinstance(model.backbone, ClassAndMean) else model.backbone
+        model.start = start_weights.load_local(net, Path(weights), _classifier_names(backbone, model))
     return model
+
+
+def _without_timms_hub(backbone: str) -> Path | None:
+    """Give the file of a backbone's own weights where timm does not know it: of a package, or of the hub."""
+    known = known_backbone(backbone)
+    return hub_file(known) if known is not None and known.usable else packaged_weights(backbone)
 
 
 def attach_neck(model: PatchClassifier, kind: str) -> None:
@@ -156,6 +167,8 @@ def attach_neck(model: PatchClassifier, kind: str) -> None:
 def _bare_model(backbone: str, classes: int, *, pretrained: bool) -> PatchClassifier:
     if backbone in _TORCHVISION:
         return _torchvision_model(backbone, classes, pretrained=pretrained)
+    if (known := known_backbone(backbone)) is not None:
+        return PatchClassifier(make_net(known), known.dim, classes, known.mean, known.std)
     return _timm_model(backbone, classes, pretrained=pretrained)
 
 
@@ -184,7 +197,7 @@ def _timm_model(name: str, classes: int, *, pretrained: bool) -> PatchClassifier
         net: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, pretrained_cfg_overlay=overlay)
     except (OSError, RuntimeError, ValueError) as error:
         raise ModelError(f"timm cannot make {name} ({error}). Choose another backbone or start.") from error
-    told = net.pretrained_cfg
+    told = timm.data.resolve_model_data_config(net)
     feature_dim = int(getattr(net, "head_hidden_size", None) or net.num_features)
     return PatchClassifier(net, feature_dim, classes, _rgb(told, "mean"), _rgb(told, "std"))
 
@@ -199,6 +212,8 @@ def _rgb(told: dict[str, Any], key: str) -> RGB:
 def _classifier_names(backbone: str, model: PatchClassifier) -> tuple[str, ...]:
     if backbone in _TORCHVISION:
         return (_TORCHVISION[backbone] + ".",)
+    if known_backbone(backbone) is not None:
+        return ("head.",)
     names = cast("Any", model.backbone).pretrained_cfg.get("classifier") or ()
     return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
 
