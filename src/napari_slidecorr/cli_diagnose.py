@@ -16,7 +16,7 @@ def diagnose(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN...", help="Folders of finished runs of one project, or a project for its newest run."
+            metavar="RUN", help="Folders of finished runs of one project, or a project for its newest run."
         ),
     ],
     *,

@@ -1,0 +1,52 @@
+"""What a run says of the patches that it held out, as CSV in the run's folder: a line a patch."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_slidecorr.errors import ProjectError
+from napari_slidecorr.io.atomic import atomic_write_text
+from napari_slidecorr.patches import PatchTable
+
+NAME = "held_out.csv"
+
+
+def write_held_out(run: Path, table: PatchTable, probabilities: NDArray[np.float32]) -> None:
+    """Write slide, place, class and the probability of each class, shape (P, K), of each patch.
+
+    Raises
+    ------
+    ProjectError
+        If the folder cannot be written.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["slide", "y", "x", "class", *(f"p_{name}" for name in table.classes)])
+    for row in range(len(table)):
+        where = table.slides[table.slide_index[row]], int(table.y[row]), int(table.x[row])
+        writer.writerow([*where, table.classes[table.label[row]], *(repr(float(p)) for p in probabilities[row])])
+    atomic_write_text(run / NAME, out.getvalue())
+
+
+def read_held_out(run: Path, table: PatchTable) -> NDArray[np.float32]:
+    """Read the probabilities, shape (P, K), that were written for the patches of a table.
+
+    Raises
+    ------
+    ProjectError
+        If the file is missing, damaged or of other patches.
+    """
+    path = run / NAME
+    try:
+        rows = list(csv.reader(path.read_text("utf-8").splitlines()))[1:]
+        probabilities = np.asarray([[float(p) for p in row[4:]] for row in rows], np.float32)
+        if probabilities.shape != (len(table), len(table.classes)):
+            raise ValueError(f"{len(rows)} patches, not {len(table)}")
+    except (OSError, ValueError) as error:
+        raise ProjectError(f"{path}: cannot be read ({error}); delete it, and resume.") from error
+    return probabilities
