@@ -50,7 +50,7 @@ def test_lines_are_the_outlines_of_the_patches_and_few(overlap):
 
 
 def test_two_classes_side_by_side_both_have_their_outline():
-    lines, labels = patch_outlines(table(Region(A, box(0, 0, 128, 128)), Region(B, box(0, 128, 128, 256))))
+    _, labels = patch_outlines(table(Region(A, box(0, 0, 128, 128)), Region(B, box(0, 128, 128, 256))))
     assert sorted(labels.tolist()) == [0] * 4 + [1] * 4
     assert not len(patch_outlines(table())[0])
 
@@ -111,7 +111,7 @@ def test_patches_are_counted_live_by_class_and_slide(dock, qtbot):
     layer = layers.find_layer(dock.viewer, "patches", "one")
     assert len(layer.data) == 6
     assert dock.viewer.layers.selection.active is dock.desk.editor.layer, "whoever draws goes on drawing"
-    corner = np.asarray([[0, 0], [0, 256], [256, 256], [256, 0]]) + [512, 0]
+    corner = np.asarray([[512, 0], [512, 256], [768, 256], [768, 0]])
     dock.desk.editor.layer.add_polygons([corner - 0.5])
     wait_counts(qtbot, dock, [["one", "8", "0"], ["two", "0", "16"]])
     dock.desk.editor.undo()
