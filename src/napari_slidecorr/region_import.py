@@ -130,7 +130,7 @@ class ImportPlan:
         RegionsError
             If the file has no such class.
         """
-        there = {one.name for one in self.classes}
+        there = [one.name for one in self.classes]
         if unknown := [name for name in mapping if name not in there]:
             has = ", ".join(name or "(no class)" for name in there) or "none"
             raise RegionsError(f"{self.path.name}: it has no class {unknown[0]!r}; its classes are: {has}.")
