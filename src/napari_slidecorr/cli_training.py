@@ -4,15 +4,112 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_slidecorr.cli_options import options_from
 from napari_slidecorr.cli_output import print_result, told_in_one_sentence
+from napari_slidecorr.config import TrainConfig
+from napari_slidecorr.errors import ConfigError
+from napari_slidecorr.events import EpochDone
 from napari_slidecorr.runs import RunRecord
+
+if TYPE_CHECKING:
+    from napari_slidecorr.cross_validation import CrossValidation
+    from napari_slidecorr.project import Project
 
 Folder = Annotated[Path, typer.Argument(metavar="PROJECT", help="A project's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+
+@told_in_one_sentence
+@options_from(TrainConfig)
+def train(
+    folder: Folder,
+    config: TrainConfig,
+    *,
+    name: Annotated[str | None, typer.Option(help="Name of the run; a new one when left out.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a run where it stopped, with its own settings.")
+    ] = False,
+    folds: Annotated[
+        int | None, typer.Option(min=2, help="Train so many times, each slide held out once; a summary over all.")
+    ] = None,
+    leave_one_out: Annotated[
+        bool, typer.Option("--leave-one-out", help="Train once for each slide or patient, without it.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Train a classifier on the labelled regions of a project.
+
+    ``torchrun --nproc-per-node 2 -m napari_slidecorr train PROJECT`` does the same in two processes.
+    """
+    from napari_slidecorr.learning.processes import is_started_together, joined
+    from napari_slidecorr.project import Project
+
+    if folds is not None or leave_one_out:
+        if is_started_together():
+            raise ConfigError("Folds are trained one after another by one process; start them without torchrun.")
+        if folds is not None and leave_one_out:
+            raise ConfigError(f"--folds {folds} and --leave-one-out were both given; choose one.")
+        _train_folds(Project.open(folder), config, name, folds, resume=resume, json=json)
+        return
+    with joined(config.device) as rank:
+        _train_once(Project.open(folder), config, name, resume=resume, json=json, rank=rank)
+
+
+def _train_once(
+    project: Project, config: TrainConfig, name: str | None, *, resume: bool, json: bool, rank: int
+) -> None:
+    from napari_slidecorr.cli_progress import shown
+    from napari_slidecorr.events import drain
+
+    if resume and config == TrainConfig():
+        config = project.stopped_settings(name)
+    events = project.train(config, name=name, resume=resume)
+    if rank:
+        drain(events)  # the first process speaks for all
+        return
+    with shown(events, quiet=json) as told:
+        result = drain(told)
+    last, run = result.epochs[-1], result.spec_path.parent
+    text = f"Trained {run.name}: {last.scores} after {len(result.epochs)} epoch(s)\n{result.spec_path}"
+    facts = {"run": run, "model": result.spec_path, "weights": result.weights_path}
+    print_result({**facts, "epochs": [_curve_point(epoch) for epoch in result.epochs]}, text, json=json)
+
+
+def _train_folds(
+    project: Project, config: TrainConfig, name: str | None, folds: int | None, *, resume: bool, json: bool
+) -> None:
+    from napari_slidecorr.cli_progress import shown
+    from napari_slidecorr.cross_validation import cross_validate
+    from napari_slidecorr.events import drain
+
+    with shown(cross_validate(project, config, folds=folds, name=name, resume=resume), quiet=json) as events:
+        result = drain(events)
+    print_result(result, folds_table(result), json=json)
+
+
+def folds_table(result: CrossValidation) -> str:
+    """Give folds and slides as text."""
+    lines = ["fold     held-out AUC"]
+    lines += [f"{fold}  {_number(auc)}" for fold, auc in result.fold_auc.items()]
+    lines += [f"mean {_number(result.mean_auc)}, sd {_number(result.sd_auc)}, pooled {_number(result.pooled_auc)}", ""]
+    lines += ["slide, fold, patches, accuracy, mean probability (part labelled) of each class"]
+    for one in result.slides:
+        classes = ", ".join(f"{name} {p:.2f} ({one.shares[name]:.2f})" for name, p in one.probabilities.items())
+        lines.append(f"{one.slide}  {one.fold}  {one.patches}  {_number(one.accuracy)}  {classes}")
+    return "\n".join([*lines, str(result.folder)])
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "-"
+
+
+def _curve_point(epoch: EpochDone) -> dict[str, Any]:
+    names = ("epoch", "loss", "terms", "pairs", "train_auc", "validation_auc", "validation_accuracy", "seconds")
+    return {name: getattr(epoch, name) for name in names}
 
 
 @told_in_one_sentence
@@ -39,5 +136,5 @@ def as_table(records: list[RunRecord]) -> str:
 def _row(record: RunRecord) -> tuple[str, ...]:
     auc = math.nan if record.held_out_auc is None else record.held_out_auc
     planned = record.config.epochs if record.config else "?"
-    score = "-" if math.isnan(auc) else f"{auc:.3f}"
+    score = _number(auc) + (" (leaky)" if record.config and record.config.split == "patches" else "")
     return record.name, record.state, f"{len(record.curve)}/{planned}", score, f"{record.seconds:.0f} s", record.begun

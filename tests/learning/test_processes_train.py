@@ -1,9 +1,14 @@
 """The same training by one process and by two, through the package's own steps and command line."""
 
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import distributed, nn
 
 from napari_slidecorr.config import (
@@ -112,3 +117,63 @@ def test_loss_gradients_and_batch_statistics_are_those_of_one_process(kind, toge
     assert alone.abs().max() > 0.1
     for found in together:
         torch.testing.assert_close(found[kind], alone, rtol=1e-9, atol=1e-9)
+
+
+# the command line
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    from napari_slidecorr.events import drain
+    from napari_slidecorr.project import Project
+    from napari_slidecorr.sample_data import make_cohort
+
+    folder = tmp_path_factory.mktemp("together")
+    cohort = drain(make_cohort(folder / "slides", slides=4, size_px=512))
+    project = Project.create(folder / "project", tuple(dict.fromkeys(n for s in cohort for n in s.regions.classes)))
+    project.add_slides([sample.path for sample in cohort])
+    for sample in cohort:
+        project.save_regions(sample.id, sample.regions)
+    return project
+
+
+OPTIONS = ["--backbone", "test_resnet", "--weights", "random", "--epochs", "2", "--size-px", "32", "--device", "cpu", "--learning-rate", "0.003", "--colour-jitter", "--hed-jitter", "0.05", "--gradient-clip", "1"]
+
+
+def train(project, name, *options, processes=1, code=0):
+    """Run the real command; what it printed to standard error."""
+    alone = [sys.executable, "-m", "napari_slidecorr"]
+    ranks = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    start = alone if processes == 1 else [*ranks, "-m", "napari_slidecorr"]
+    command = [*start, "train", str(project.folder), "--name", name, *OPTIONS, *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=160, env=environment, check=False)
+    assert (done.returncode == 0) == (code == 0), done.stderr
+    return done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["scr"])
+def test_two_processes_train_to_the_weights_of_one(project, objective):
+    one, two = f"{objective}-one", f"{objective}-two"
+    train(project, one, "--objective", objective)
+    told = train(project, two, "--objective", objective, processes=2)
+    assert "with 2 processes" in told
+    records = {record.name: record for record in project.run_records()}
+    assert [records[name].state for name in (one, two)] == ["finished", "finished"]
+    for mine, theirs in zip(records[one].curve, records[two].curve, strict=True):
+        assert theirs.loss == pytest.approx(mine.loss, rel=1e-3)
+        assert theirs.pairs == mine.pairs
+        assert theirs.train_auc == pytest.approx(mine.train_auc, abs=0.01)
+        assert theirs.validation_auc == pytest.approx(mine.validation_auc, abs=0.02)
+    alone, together = (load_file(records[name].folder / "model.safetensors") for name in (one, two))
+    assert alone.keys() == together.keys()
+    for name, tensor in alone.items():
+        torch.testing.assert_close(together[name], tensor, rtol=1e-2, atol=2e-3, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.slow
+def test_an_error_of_one_process_ends_both_with_its_sentence(project):
+    told = train(project, "many", "--slides-per-batch", "2", processes=3, code=2)
+    assert "cannot be dealt to 3 processes" in told
+    assert not (project.folder / "runs" / "many").exists()
