@@ -168,7 +168,8 @@ def _compare(
 ) -> Generator[Event, None, None]:
     make_folder(folder)
     atomic_write_text(folder / FILE, json.dumps(told, indent=2))
-    total, trials = len(variants) * len(splits), []
+    trials: list[Trial] = []
+    total = len(variants) * len(splits)
     for number, split in enumerate(splits):
         for variant in variants:
             config = variant.config(base, base.seed + number)

@@ -1,0 +1,148 @@
+"""Objectives side by side, on slides small enough to be trained in a second."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from small_project import make_project, small_config
+from typer.testing import CliRunner
+
+from napari_slidecorr.cli import app
+from napari_slidecorr.comparison import Compared, TrialDone, compare, comparison_settings
+from napari_slidecorr.comparison_table import Trial, Variant, summarize, table_text
+from napari_slidecorr.config import ScrConfig, SdaConfig
+from napari_slidecorr.errors import ConfigError, ProjectError
+from napari_slidecorr.events import BatchDone, drain
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return make_project(tmp_path_factory.mktemp("compared"))
+
+
+def test_a_variant_is_read_from_its_name():
+    variant = Variant.parse("SCR+cj+sn")
+    config = variant.config(small_config(objective=SdaConfig()), seed=7)
+    assert (variant.name, variant.leaky) == ("scr+cj+sn", False)
+    assert config.objective == ScrConfig()
+    assert (config.colour_jitter, config.stain, config.split, config.seed) == (True, "macenko", "slides", 7)
+
+
+def test_a_variant_keeps_the_settings_of_its_objective():
+    config = Variant.parse("scr").config(small_config(objective=ScrConfig(beta=0.7)), seed=0)
+    assert config.objective.beta == 0.7
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("scr+sda", "one objective"), ("dann", "no 'dann'"), ("cj+cj", "each part once"), ("", "no ''")]
+)
+def test_a_variant_that_is_none_is_refused(text, told):
+    with pytest.raises(ConfigError, match=told):
+        Variant.parse(text)
+
+
+def trial(variant, seed, auc):
+    return Trial(variant, seed, "", 1.0, auc, auc, math.nan, 1.0)
+
+
+def test_differences_are_paired_by_seed(tmp_path):
+    """By hand: differences 0.1, 0.2, 0.3; their mean 0.2, their sd 0.1, the error 0.1 / sqrt 3."""
+    trials = [trial("baseline", s, b) for s, b in enumerate((0.5, 0.7, 0.6))]
+    trials += [trial("scr", s, b) for s, b in enumerate((0.6, 0.9, 0.9))]
+    first, second = summarize(tmp_path, trials, ["baseline", "scr"]).rows
+    assert first.mean["patch_auc"] == pytest.approx(0.6)
+    assert math.isnan(first.difference["patch_auc"])
+    assert second.difference["patch_auc"] == pytest.approx(0.2)
+    assert second.error["patch_auc"] == pytest.approx(0.1 / math.sqrt(3))
+    assert second.pairs == 3
+
+
+def test_a_seed_that_is_missing_is_no_pair(tmp_path):
+    trials = [trial("baseline", 0, 0.5), trial("baseline", 1, 0.5), trial("scr", 1, 0.6)]
+    row = summarize(tmp_path, trials, ["baseline", "scr"]).rows[1]
+    assert row.pairs == 1
+    assert row.difference["patch_auc"] == pytest.approx(0.1)
+    assert math.isnan(row.error["patch_auc"])
+    assert "+0.100" in table_text(summarize(tmp_path, trials, ["baseline", "scr"]))
+
+
+def test_every_variant_holds_the_same_slides_out_and_goes_on_where_it_stopped(project):
+    events = compare(project, small_config(), ["baseline", "scr"], seeds=2, name="both")
+    for event in events:
+        if isinstance(event, TrialDone) and event.done == 3:
+            events.close()
+            break
+    done = list(compare(project, small_config(), ["baseline", "scr"], seeds=2, name="both", resume=True))
+    assert not any(isinstance(e, BatchDone) and "baseline, seed 0" in e.phase for e in done)
+    assert isinstance(done[-1], Compared)
+    result = done[-1].result
+    assert [(t.variant, t.seed) for t in result.trials] == [("baseline", 0), ("scr", 0), ("baseline", 1), ("scr", 1)]
+    held = {}
+    for one in result.trials:
+        text = (project.folder / "runs" / one.run / "config.json").read_text("utf-8")
+        held.setdefault(one.seed, set()).add(tuple(json.loads(text)["split"]["validation"]))
+    assert all(len(sides) == 1 for sides in held.values())
+    assert "training slides" in result.warning
+    assert all(0 <= t.patch_auc <= 1 and np.isfinite(t.inside_auc) and math.isnan(t.slide_auc) for t in result.trials)
+    assert comparison_settings(result.folder) == (small_config(), ("baseline", "scr"), 2, False)
+    assert len((result.folder / "comparison.csv").read_text("utf-8").splitlines()) == 5
+
+
+def test_another_comparison_does_not_go_on_with_it(project):
+    with pytest.raises(ProjectError, match="other settings"):
+        compare(project, small_config(epochs=2), ["baseline", "scr"], seeds=2, name="both", resume=True)
+    with pytest.raises(ProjectError, match="of that name"):
+        compare(project, small_config(), name="both")
+
+
+def test_a_comparison_needs_slides_held_out(project):
+    with pytest.raises(ConfigError, match="holds slides out"):
+        compare(project, small_config(validation_fraction=0.0))
+    with pytest.raises(ConfigError, match="once"):
+        compare(project, small_config(), ["scr", "scr"])
+
+
+def test_the_leaky_variant_holds_out_patches_of_slides_that_it_trained_on(project):
+    result = drain(compare(project, small_config(), ["baseline", "baseline+leaky"], seeds=1, name="leaky"))
+    text = (project.folder / "runs" / result.trials[1].run / "config.json").read_text("utf-8")
+    split = json.loads(text)["split"]
+    assert set(split["train"]) == set(split["validation"])
+
+
+def test_the_command_prints_the_table_and_goes_on_without_options(project):
+    options = [
+        "--backbone",
+        "test_resnet",
+        "--weights",
+        "random",
+        "--epochs",
+        "1",
+        "--size-px",
+        "32",
+        "--device",
+        "cpu",
+    ]
+    first = CliRunner().invoke(
+        app,
+        [
+            "compare",
+            str(project.folder),
+            *options,
+            "--variants",
+            "baseline,cj",
+            "--seeds",
+            "1",
+            "--name",
+            "cli",
+            "--json",
+        ],
+    )
+    assert first.exit_code == 0, first.output
+    told = json.loads(first.stdout)
+    assert [row["variant"] for row in told["rows"]] == ["baseline", "cj"]
+    again = CliRunner().invoke(app, ["compare", str(project.folder), "--resume", "--name", "cli"])
+    assert again.exit_code == 0, again.output
+    assert "difference of patch auc" in again.stdout
+    wrong = CliRunner().invoke(app, ["compare", str(project.folder), "--variants", "dann"])
+    assert wrong.exit_code == 2

@@ -1,0 +1,191 @@
+"""A finished run is diagnosed: features, measures, verdict, report."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from small_project import make_project, small_config
+from typer.testing import CliRunner
+
+from napari_slidecorr.cli import app
+from napari_slidecorr.diagnosis_report import TITLES, told
+from napari_slidecorr.diagnostics import panel
+from napari_slidecorr.diagnostics.diagnosis import Diagnosis
+from napari_slidecorr.diagnostics.feature_table import Measure
+from napari_slidecorr.diagnostics.verdict import verdict
+from napari_slidecorr.errors import CohortError, ModelError, ProjectError
+from napari_slidecorr.events import drain
+from napari_slidecorr.learning.diagnosing import MeasureTaken
+from napari_slidecorr.learning.leakage import leakage_gap
+from napari_slidecorr.project import Project
+from napari_slidecorr.run_diagnosis import diagnose_run
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("diagnosed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLIDECORR_CACHE_DIR", str(folder / "cache"))
+        made = make_project(folder, slides=6, side=256)
+        drain(made.train(small_config(epochs=2), name="one"))
+        yield made
+
+
+@pytest.fixture(scope="module")
+def events(project):
+    return list(diagnose_run(project, "one"))
+
+
+def test_every_measure_is_taken_and_told(events):
+    taken = [event.measure.name for event in events if isinstance(event, MeasureTaken)]
+    assert len(taken) == panel.COUNT + 1
+    assert list(TITLES) == sorted(taken, key=list(TITLES).index)
+    measures = events[-1].result.measures
+    assert measures["slide_probe"].value is not None
+    assert measures["robustness_index"].value is not None
+    assert measures["robustness_index_group"].value is None
+    assert "random weights" in measures["leakage_gap"].reason
+
+
+def test_what_the_head_saw_is_what_is_measured(project, events):
+    """The training AUC of the diagnosis is that of the model's own probabilities on those patches."""
+    from napari_slidecorr.learning.held_out_patches import predict_patches
+    from napari_slidecorr.metrics import patch_auc
+
+    run = project.folder / "runs" / "one"
+    config = small_config(epochs=2)
+    diagnosis = events[-1].result
+    held = json.loads((run / "config.json").read_text("utf-8"))["split"]["validation"]
+    table = project.patch_table(config.patches).of_slides(held)
+    work = predict_patches(run, table, {slide: project.slide(slide) for slide in held}, config)
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            probabilities = end.value
+            break
+    assert diagnosis.measures["held_out_auc"].value == pytest.approx(patch_auc(table.label, probabilities), abs=2e-3)
+
+
+def test_a_diagnosis_is_kept_beside_the_model(project, events):
+    assert Diagnosis.load(project.folder / "runs" / "one") == events[-1].result
+    assert Diagnosis.load(project.folder / "runs") is None
+
+
+def test_a_damaged_diagnosis_is_told(tmp_path):
+    (tmp_path / "diagnosis.json").write_text("{")
+    with pytest.raises(ModelError, match=r"diagnosis\.json"):
+        Diagnosis.load(tmp_path)
+
+
+def test_the_worst_patch_of_a_slide_lies_on_it(project, events):
+    for finding in events[-1].result.slides:
+        rows, columns = project.slide(finding.score.slide).shape
+        assert 0 <= finding.worst.y <= rows - finding.worst.height
+        assert 0 <= finding.worst.x <= columns - finding.worst.width
+    assert [finding.seen for finding in events[-1].result.slides] == sorted(f.seen for f in events[-1].result.slides)
+
+
+def test_the_command_writes_one_page_pictures_and_figures(project, tmp_path):
+    run = project.folder / "runs" / "one"
+    done = CliRunner().invoke(app, ["diagnose", str(run), "--out", str(tmp_path / "out"), "--json"])
+    assert done.exit_code == 0, done.output
+    figures = json.loads(done.stdout)
+    for name in ("slide_probe", "within_class_probe", "same_slide_correlation", "robustness_index", "leakage_gap"):
+        assert {"value", "n_slides"} <= set(figures[name])
+        assert figures[name]["value"] is not None or figures[name]["reason"]
+    assert figures["chance"] == pytest.approx(1 / 6)
+    assert figures["n_slides"] == 6
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert page.count("data:image/png") >= 5
+    assert (tmp_path / "out" / "one-likeness.png").stat().st_size > 1000
+
+
+def test_a_run_of_another_project_is_refused(project, tmp_path):
+    other = Project.create(tmp_path / "other", project.classes)
+    with pytest.raises(CohortError, match="none of the slides"):
+        diagnose_run(other, project.folder / "runs" / "one")
+    with pytest.raises(ProjectError, match="no finished run"):
+        diagnose_run(project, "two")
+    lost = CliRunner().invoke(app, ["diagnose", str(tmp_path / "nowhere")])
+    assert lost.exit_code == 2
+    assert "lies in no project" in lost.output
+
+
+# -- the leakage gap ----------------------------------------------------------------------------------------------------
+
+
+def features_of(slides, *, tied, seed=0):
+    rng = np.random.default_rng(seed)
+    index = np.repeat(np.arange(slides), 30).astype(np.int32)
+    label = (index % 2).astype(np.int16) if tied else rng.integers(0, 2, len(index)).astype(np.int16)
+    stain = rng.normal(size=(slides, 16))
+    return (stain[index] + 0.3 * rng.normal(size=(len(index), 16))).astype(np.float32), label, index
+
+
+def test_a_careless_split_flatters_where_each_slide_has_one_class():
+    features, label, index = features_of(12, tied=True)
+    measure = leakage_gap(features, label, index, [f"p{i}" for i in range(12)], 2)
+    assert measure.value > 0.2
+    assert measure.low > 0
+    assert "0.9" in measure.note or "1.000" in measure.note
+
+
+def test_a_careless_split_gains_nothing_where_classes_lie_on_every_slide():
+    features, label, index = features_of(12, tied=False)
+    measure = leakage_gap(features, label, index, [f"p{i}" for i in range(12)], 2)
+    assert measure.low < 0.05
+
+
+def test_the_leakage_gap_needs_five_patients():
+    features, label, index = features_of(12, tied=True)
+    measure = leakage_gap(features, label, index, [f"p{i // 3}" for i in range(12)], 2)
+    assert measure.value is None
+    assert "5 patients" in measure.reason
+
+
+# -- the verdict --------------------------------------------------------------------------------------------------------
+
+
+def found(gap, low, high, *, slides=6, **others):
+    gap_measure = Measure("generalization_gap", gap, low, high, 0.0, n_slides=slides, n_patches=500)
+    probe = Measure("slide_probe", 0.87, 0.8, 0.9, 0.12, 0.05, 0.2, n_slides=8, n_patches=900)
+    return verdict({"generalization_gap": gap_measure, "slide_probe": probe, **others})
+
+
+def test_a_model_that_loses_on_new_slides_is_called_out_in_plain_words():
+    said = found(0.14, 0.08, 0.2)
+    assert said.finding == "slide"
+    assert "loses 0.14 AUC" in said.text
+    assert "name the slide in 87 of 100 patches; chance is 12" in said.text
+
+
+def test_a_model_that_loses_nothing_is_not_called_out_for_features_that_name_the_slide():
+    said = found(0.003, -0.01, 0.02)
+    assert said.finding == "tissue"
+    assert "No problem here" in said.text
+
+
+def test_wide_intervals_leave_it_open():
+    assert found(0.04, -0.1, 0.3, slides=2).finding == "unclear"
+    assert "make that wide" in found(0.04, -0.1, 0.3, slides=2).text
+
+
+def test_few_slides_carry_no_verdict():
+    few = Measure("generalization_gap", 0.2, 0.1, 0.3, n_slides=2, n_patches=50)
+    said = verdict({"generalization_gap": few})
+    assert said.finding == "none"
+    assert "at least 5" in said.text
+    held_nothing = dataclasses.replace(
+        few, value=None, low=None, high=None, n_slides=9, reason="No slide was held out."
+    )
+    assert "No slide was held out" in verdict({"generalization_gap": held_nothing}).text
+
+
+def test_a_measure_is_told_in_one_line():
+    assert told(Measure("x", 0.5, 0.4, 0.6, 0.1, n_slides=3, n_patches=9)) == (
+        "0.500 (0.400 to 0.600), chance 0.100; 3 slides, 9 patches"
+    )
+    assert told(Measure.undefined("x", "No slides.")) == "- (No slides.)"
