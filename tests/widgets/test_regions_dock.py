@@ -9,6 +9,7 @@ from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QColorDialog, QFileDialog, QInputDialog, QMessageBox
 from shapely import Polygon, box
 
+from conftest import write_slide
 from napari_slidecorr import read_regions, write_regions
 from napari_slidecorr._napari import layers
 from napari_slidecorr._napari.class_table import COHORT, HERE, Amount, tally, warnings_about
@@ -275,10 +276,9 @@ def test_classes_are_added_renamed_recoloured_and_deleted_on_all_slides(dock, mo
     dock.classes.color_button.click()
     assert project.colors["cancer"] == (1, 2, 3)
     np.testing.assert_allclose(layer_of(dock).edge_color[0][:3] * 255, (1, 2, 3), atol=0.01)
-    asked = []
-    monkeypatch.setattr(QMessageBox, "question", lambda *args: asked.append(args[-1]) or QMessageBox.StandardButton.Yes)
+    asked = answer_deletion(monkeypatch, "Keep")
     dock.classes.delete_button.click()
-    assert "1 regions on 1 slides stay" in asked[0]
+    assert "1 regions on 1 slides" in asked[0]
     assert project.classes == ("fat", "necrosis")
     assert [region.class_name for region in saved(dock)] == [""]
     dock.tool_box.undo_button.click()
@@ -286,17 +286,91 @@ def test_classes_are_added_renamed_recoloured_and_deleted_on_all_slides(dock, mo
     assert [region.class_name for region in dock.desk.editor.regions] == [""]
 
 
-def test_import_adds_and_says_what_it_left_out(dock, tmp_path, qtbot, monkeypatch):
+def answer_deletion(monkeypatch, start):
+    """Press the button that begins so in every question of a message box; gives the texts of the questions."""
+    asked = []
+
+    def press(question):
+        asked.append(question.text())
+        next(each for each in question.buttons() if each.text().replace("&", "").startswith(start)).click()
+
+    monkeypatch.setattr(QMessageBox, "exec", press)
+    return asked
+
+
+def test_a_class_is_deleted_with_its_regions_and_comes_back_by_undo(dock, monkeypatch, qtbot):
+    project = dock.session.project
+    project.save_regions("two", RegionSet((square(0, 0, 100, B), square(200, 0, 100))))
+    dock.desk.editor.set_regions(RegionSet((square(0, 0, 100, B), square(200, 0, 100))))
+    dock.classes.count_all()
+    qtbot.waitUntil(lambda: dock.classes.table.text(B, COHORT).startswith("2:"), timeout=60_000)
+    dock.classes.table.chosen.emit(B)
+    asked = answer_deletion(monkeypatch, "Cancel")
+    dock.classes.delete_button.click()
+    assert project.classes == (A, B)
+    answer_deletion(monkeypatch, "Delete its regions")
+    dock.classes.delete_button.click()
+    assert "2 regions on 2 slides" in asked[0]
+    assert project.classes == (A,)
+    for slide_id in ("one", "two"):
+        assert [region.class_name for region in saved(dock, slide_id)] == [A]
+    dock.tool_box.undo_button.click()
+    dock.desk.flush()
+    assert [region.class_name for region in saved(dock)] == [B, A]
+    assert set(dock.session.project.classes) == {A, B}
+
+
+def test_a_class_is_merged_into_another_on_all_slides(dock, monkeypatch):
+    project = dock.session.project
+    project.save_regions("two", RegionSet((square(0, 0, 100, B), square(200, 0, 100))))
+    dock.desk.editor.set_regions(RegionSet((square(0, 0, 100, B),)))
+    dock.classes.table.chosen.emit(B)
+    offered = []
+    monkeypatch.setattr(QInputDialog, "getItem", lambda *args, **_: offered.append(args[3]) or (A, True))
+    dock.classes.merge_button.click()
+    assert offered == [[A, IGNORE]]
+    assert project.classes == (A,)
+    assert dock.desk.current_class == A
+    assert [region.class_name for region in saved(dock)] == [A]
+    assert [region.class_name for region in saved(dock, "two")] == [A, A]
+    dock.tool_box.undo_button.click()
+    assert len(dock.desk.editor.regions) == 0
+    dock.tool_box.redo_button.click()
+    assert [region.class_name for region in dock.desk.editor.regions] == [A]
+    assert not dock.classes.merge_classes(A, "nothing of that name")
+    assert "no other class" in dock.message.text()
+
+
+def test_a_merge_that_cannot_be_written_changes_no_slide(dock, monkeypatch):
+    project = dock.session.project
+    (more := project.folder.parent / "more").mkdir()
+    project.add_slides([write_slide(more / "three.tif", seed=5)])
+    for slide_id in ("two", "three"):
+        project.save_regions(slide_id, RegionSet((square(0, 0, 100, B),)))
+    write = project.save_regions
+
+    def full(slide_id, regions):
+        if slide_id == "three" and regions.of_class(A):
+            raise ProjectError("regions/three.geojson: no space is left on the disk; free some.")
+        write(slide_id, regions)
+
+    monkeypatch.setattr(project, "save_regions", full)
+    assert not dock.classes.merge_classes(B, A)
+    assert "no space" in dock.message.text()
+    assert project.classes == (A, B)
+    assert [region.class_name for slide_id in ("two", "three") for region in saved(dock, slide_id)] == [B, B]
+
+
+def test_import_adds_and_says_what_it_left_out(dock, tmp_path, qtbot):
     path = tmp_path / "from_qupath.geojson"
     write_regions(path, RegionSet((square(0, 0, 100), square(0, 200, 100, "necrosis"))))
     add(layer_of(dock), 300, 300, 50)
-    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(path), ""))
-    dock.import_button.click()
+    assert dock.import_regions(path)
     assert len(layer_of(dock).data) == 3
     assert "2 regions added from from_qupath.geojson (tumour: 1, necrosis: 1)" in dock.message.text()
     assert "necrosis" in dock.classes.table.names
     wait_saved(qtbot, dock, lambda regions: len(regions) == 3)
-    dock.import_button.click()
+    assert dock.import_regions(path)
     assert len(layer_of(dock).data) == 3
     assert "already" in dock.message.text()
     dock.tool_box.undo_button.click()
@@ -311,12 +385,17 @@ def test_a_bad_file_of_regions_is_told_and_nothing_changes(dock, tmp_path, text)
     assert len(layer_of(dock).data) == 0
 
 
-def test_export_writes_what_is_drawn(dock, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("chosen", "ending"),
+    [("QuPath GeoJSON (*.geojson *.json)", ".geojson"), ("ASAP XML (*.xml)", ".xml"), ("", ".geojson")],
+)
+def test_export_writes_what_is_drawn(dock, tmp_path, monkeypatch, chosen, ending):
     outer = Polygon([(0, 0), (0, 300), (300, 300), (300, 0)], [[(50, 50), (50, 90), (90, 90), (90, 50)]])
     dock.desk.editor.set_regions(RegionSet((Region(A, outer), square(400, 400, 30, B))))
-    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "out"), ""))
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "out"), chosen))
     dock.export_button.click()
-    assert read_regions(tmp_path / "out.geojson").regions == dock.desk.editor.regions
+    read = read_regions(tmp_path / f"out{ending}").regions
+    assert [(r.class_name, r.area_px) for r in read] == [(r.class_name, r.area_px) for r in dock.desk.editor.regions]
 
 
 def test_a_full_disk_is_told_and_saved_when_there_is_room_again(dock, qtbot, monkeypatch):

@@ -1,4 +1,4 @@
-"""The classes of a project: added, renamed, recoloured, deleted, and what is drawn of each."""
+"""The classes of a project: added, renamed, recoloured, merged, deleted, and what is drawn of each."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from napari_slidecorr._napari.class_table import ClassTable, Tally, tally, warni
 from napari_slidecorr._napari.desk import Desk
 from napari_slidecorr._napari.errands import Errands
 from napari_slidecorr._napari.parts import button, row
-from napari_slidecorr._napari.region_editor import RegionEditor, renamed
+from napari_slidecorr._napari.region_editor import RegionEditor
+from napari_slidecorr.class_changes import change_everywhere, reclassed, renamed_classes, without
 from napari_slidecorr.errors import ProjectError, SlideCorrError
-from napari_slidecorr.regions import IGNORE
+from napari_slidecorr.regions import IGNORE, RegionSet
 
 if TYPE_CHECKING:
     from napari_slidecorr.project import Project
@@ -45,12 +46,21 @@ class ClassBox(QGroupBox):
         self.add_button = button("Add ...", "Add a class.", self._ask_add)
         self.rename_button = button("Rename ...", "Rename the chosen class on all slides.", self._ask_rename)
         self.color_button = button("Colour ...", "Give the chosen class another colour.", self._ask_color)
-        self.delete_button = button("Delete ...", "Delete the chosen class; its regions stay.", self._ask_delete)
+        self.merge_button = button(
+            "Merge ...", "Let the chosen class become another one, on all slides.", self._ask_merge
+        )
+        self.delete_button = button(
+            "Delete ...", "Delete the chosen class, with or without its regions.", self._ask_delete
+        )
         self.warning = QLabel()
         self.warning.setWordWrap(True)
         self.warning.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
         layout = QVBoxLayout(self)
-        buttons = row(self.add_button, self.rename_button, self.color_button, self.delete_button)
+        every = (self.add_button, self.rename_button, self.color_button, self.merge_button, self.delete_button)
+        for each in every:
+            each.setMinimumWidth(40)
+        buttons = row(*every)
+        buttons.layout().setSpacing(4)
         for widget in (self.table, buttons, self.warning):
             layout.addWidget(widget)
 
@@ -61,19 +71,36 @@ class ClassBox(QGroupBox):
         def add() -> None:
             project = self.session.require_project()
             _check_new(project, name)
-            _set_classes(project, {"": name})
+            project.set_classes([*project.classes, name])
             self.desk.take_class(name)
             self.fill()
 
         return self._attempt(add)
 
     def rename_class(self, old: str, new: str) -> bool:
-        """Give a class another name, on all slides."""
-        return self._attempt(lambda: self._replace(old, new.strip()))
+        """Give a class another name, on all slides; the regions of all are written, or none."""
 
-    def delete_class(self, name: str) -> bool:
-        """Delete a class; its regions on all slides stay, without a class."""
-        return self._attempt(lambda: self._replace(name, ""))
+        def rename() -> None:
+            _check_new(self.session.require_project(), new.strip())
+            self._replace(old, new.strip())
+
+        return new.strip() == old or self._attempt(rename)
+
+    def merge_classes(self, old: str, into: str) -> bool:
+        """Let a class become another one of the project, on all slides; the regions of all are written, or none."""
+
+        def merge() -> None:
+            if into == old or into not in (*self.session.require_project().classes, IGNORE):
+                raise ProjectError(
+                    f"There is no other class {into!r} that {old!r} could become; choose one of the table."
+                )
+            self._replace(old, into)
+
+        return self._attempt(merge)
+
+    def delete_class(self, name: str, *, with_regions: bool = False) -> bool:
+        """Delete a class; its regions on all slides go too, or stay without a class."""
+        return self._attempt(lambda: self._delete(name) if with_regions else self._replace(name, ""))
 
     def recolour_class(self, name: str, color: tuple[int, int, int]) -> bool:
         """Give a class another colour."""
@@ -147,15 +174,33 @@ class ClassBox(QGroupBox):
         if color.isValid():
             self.recolour_class(name, (color.red(), color.green(), color.blue()))
 
+    def _ask_merge(self) -> None:
+        if (old := self._chosen()) is None:
+            return
+        others = [name for name in (*self.session.require_project().classes, IGNORE) if name != old]
+        text = f"Let all {self._amount(old)} of {old} become regions of:\n(this cannot be undone)"
+        into, accepted = QInputDialog.getItem(self, "Merge classes", text, others, 0, editable=False)
+        if accepted:
+            self.merge_classes(old, into)
+
     def _ask_delete(self) -> None:
         if (name := self._chosen()) is None:
             return
+        question = QMessageBox(self)
+        question.setIcon(QMessageBox.Icon.Question)
+        question.setWindowTitle("Delete class")
+        question.setText(f"Delete the class {name}? It has {self._amount(name)}.")
+        keep = question.addButton("Keep its regions, without a class", QMessageBox.ButtonRole.AcceptRole)
+        also = question.addButton("Delete its regions too", QMessageBox.ButtonRole.DestructiveRole)
+        question.setDefaultButton(question.addButton(QMessageBox.StandardButton.Cancel))
+        question.exec()
+        if question.clickedButton() in (keep, also):
+            self.delete_class(name, with_regions=question.clickedButton() is also)
+
+    def _amount(self, name: str) -> str:
         slides = [each for each in self._tallies.values() if name in each.amounts]
         count = sum(each.amounts[name].regions for each in slides)
-        kept = f"\n\nIts {count} regions on {len(slides)} slides stay, without a class." if count else ""
-        answer = QMessageBox.question(self, "Delete class", f"Delete the class {name}?{kept}")
-        if answer == QMessageBox.StandardButton.Yes:
-            self.delete_class(name)
+        return f"{count:,} regions on {len(slides)} slides"
 
     def _chosen(self) -> str | None:
         name = self.table.current
@@ -165,21 +210,33 @@ class ClassBox(QGroupBox):
         return name
 
     def _replace(self, old: str, new: str) -> None:
-        project = self.session.require_project()
+        """Give the regions of a class another one, or none, everywhere."""
+        current = self._change(old, new, lambda regions: reclassed(regions, old, new))
+        for editor in self.desk.editors():
+            editor.rename_class(old, new)
+        self._changed(new if current == old else current)
+
+    def _delete(self, name: str) -> None:
+        """Take a class and its regions away; on open slides that can be undone, which brings the class back too."""
+        current = self._change(name, "", lambda regions: without(regions, name))
+        for editor in self.desk.editors():
+            editor.set_regions(without(editor.regions, name))
+        self._changed("" if current == name else current)
+
+    def _change(self, old: str, new: str, change: Callable[[RegionSet], RegionSet]) -> str:
+        """Write what changes on slides that are not open, and the classes; gives the class that was current."""
+        project, current = self.session.require_project(), self.desk.current_class
         if self.session.busy:
             raise ProjectError(f"{self.session.job_title} still runs and uses the classes; wait for it, or cancel it.")
-        if new and new != old:
-            _check_new(project, new)
         self.desk.flush()
-        _set_classes(project, {old: new})
-        for slide in project.cohort:
-            editor, regions = self.desk.editor_of(slide.id), project.regions(slide.id)
-            if editor is not None:
-                editor.rename_class(old, new)
-            elif regions.of_class(old):
-                project.save_regions(slide.id, renamed(regions, old, new))
+        classes, colors = renamed_classes(project, old, new)
+        leave = [editor.slide_id for editor in self.desk.editors()]
+        change_everywhere(project, change, classes, colors, leave=leave)
+        return current
+
+    def _changed(self, current: str) -> None:
         self.desk.flush()
-        self.desk.take_class(new if self.desk.current_class == old else self.desk.current_class)
+        self.desk.take_class(current)
         self.count_all()
 
 
@@ -196,16 +253,6 @@ def _count_all(project: Project) -> dict[str, Tally]:
         except SlideCorrError:
             tallies[known.id] = Tally(known.group)
     return tallies
-
-
-def _set_classes(project: Project, changes: dict[str, str]) -> None:
-    """Rename (old -> new), delete (old -> "") or add ("" -> new) classes; a renamed one keeps place and colour."""
-    old_colors = project.colors
-    names = [new for name in project.classes if (new := changes.get(name, name))]
-    colors = {changes.get(name, name): color for name, color in old_colors.items()}
-    colors.pop("", None)
-    added = [changes[""]] if "" in changes else []
-    project.set_classes([*names, *added], {name: colors[name] for name in names})
 
 
 def _check_new(project: Project, name: str) -> None:

@@ -3,29 +3,46 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
 from qtpy.QtGui import QKeyEvent, QKeySequence
 from qtpy.QtWidgets import QFileDialog, QLabel, QSizePolicy
 from superqt import QCollapsible
 
 from napari_slidecorr import io
+from napari_slidecorr._napari import layers
 from napari_slidecorr._napari.class_box import ClassBox
 from napari_slidecorr._napari.desk import desk_of
 from napari_slidecorr._napari.dock import Dock
+from napari_slidecorr._napari.errands import Errands
+from napari_slidecorr._napari.import_preview import ImportPreview
 from napari_slidecorr._napari.keys import bound, html_table
 from napari_slidecorr._napari.parts import button, row
+from napari_slidecorr._napari.patch_preview import PatchBox
 from napari_slidecorr._napari.restore_dialog import RestoreButton
 from napari_slidecorr._napari.tool_box import ToolBox
+from napari_slidecorr.errors import SlideError
+from napari_slidecorr.io import RegionFormat, RegionsFile
 
 if TYPE_CHECKING:
     import napari.viewer
 
     from napari_slidecorr._napari.region_editor import RegionEditor
+    from napari_slidecorr.project import Project
+    from napari_slidecorr.region_import import ImportPlan
 
-MANY_REGIONS = 2000
-"""Above this drawing and moving become slow: 0.9 s for each added shape at 10,000."""
+READABLE = "*.geojson *.json *.xml *.annotations *.ndpa"
+WRITABLE: dict[str, tuple[RegionFormat, str]] = {
+    "QuPath GeoJSON (*.geojson *.json)": ("geojson", ".geojson"),
+    "ASAP XML (*.xml)": ("asap", ".xml"),
+    "Aperio ImageScope XML (*.xml)": ("aperio", ".xml"),
+}
+THUMBNAIL_PX = 800
+Picture = NDArray[np.uint8] | None
 
 
 class RegionsDock(Dock):
@@ -39,6 +56,8 @@ class RegionsDock(Dock):
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__(napari_viewer)
         self.desk = desk_of(napari_viewer)
+        self.preview: ImportPreview | None = None
+        self._errands = Errands(self)
         self.setMinimumWidth(360)
         self.slide_label = QLabel()
         self.slide_label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
@@ -47,6 +66,8 @@ class RegionsDock(Dock):
         self.body.addWidget(self.classes)
         self.tool_box = ToolBox(self.desk, self.attempt, self.message.tell)
         self.body.addWidget(self.tool_box)
+        self.patch_box = PatchBox(self.desk.patches)
+        self.body.addWidget(self.patch_box)
         self._files_box()
         self.body.addWidget(self.message)
         self._shortcuts()
@@ -63,6 +84,8 @@ class RegionsDock(Dock):
         self.listen(self.desk.edited, self._on_edited)
         self.listen(self.desk.class_changed, self.classes.table.choose)
         self.listen(self.desk.opened, self._on_slide)
+        self.listen(self.desk.patches.switched, self.patch_box.switched)
+        self.listen(self.desk.patches.counted, self.patch_box.show_counts)
         self.listen(self.desk.tools.changed, self.tool_box.show_tool)
         self.listen(self.desk.tools.sized, self.tool_box.show_sizes)
 
@@ -73,18 +96,28 @@ class RegionsDock(Dock):
         return self.tool_box.draw(tool)
 
     def import_regions(self, path: str | Path) -> bool:
-        """Add the regions of a GeoJSON file to the slide in view; says what was left out."""
-        return self.attempt(lambda: self._import(Path(path)))
+        """Add the regions of a file to the slide in view without a preview; says what was left out."""
+        return self.attempt(lambda: self._carry_out(self._plan(Path(path))()[0]))
 
-    def export_regions(self, path: str | Path) -> bool:
-        """Write the regions of the slide in view as QuPath GeoJSON."""
-        return self.attempt(lambda: self._export(Path(path)))
+    def preview_import(self, path: str | Path) -> bool:
+        """Read a file of regions in a thread and show what importing it would do; `preview` is the window then."""
+        return self.attempt(lambda: self._ask_about(Path(path)))
+
+    def export_regions(self, path: str | Path, kind: RegionFormat | None = None) -> bool:
+        """Write the regions of the slide in view: QuPath GeoJSON, or the XML of ASAP or Aperio ImageScope."""
+        return self.attempt(lambda: self._export(Path(path), kind))
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
     def _files_box(self) -> None:
-        self.import_button = button("Import GeoJSON ...", "Add regions drawn in QuPath or elsewhere.", self._ask_import)
-        self.export_button = button("Export GeoJSON ...", "Write this slide's regions for QuPath.", self._ask_export)
+        self.import_button = button(
+            "Import ...",
+            "Look at regions drawn in QuPath, ASAP, ImageScope or elsewhere, and add them.",
+            self._ask_import,
+        )
+        self.export_button = button(
+            "Export ...", "Write this slide's regions for QuPath, ASAP or ImageScope.", self._ask_export
+        )
         self.restore_button = RestoreButton(self.desk, self.attempt)
         self.body.addWidget(row(self.import_button, self.export_button, self.restore_button))
 
@@ -107,40 +140,69 @@ class RegionsDock(Dock):
     # -- asking -------------------------------------------------------------------------------------------------------
 
     def _ask_import(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, "Regions", "", "GeoJSON (*.geojson *.json);;All files (*)")
+        path, _ = QFileDialog.getOpenFileName(self, "Regions", "", f"Regions ({READABLE});;All files (*)")
         if path:
-            self.import_regions(path)
+            self.preview_import(path)
 
     def _ask_export(self) -> None:
         name = f"{self.session.current_slide or 'regions'}.geojson"
-        path, _ = QFileDialog.getSaveFileName(self, "Regions for QuPath", name, "GeoJSON (*.geojson)")
+        path, chosen = QFileDialog.getSaveFileName(self, "Export regions", name, ";;".join(WRITABLE))
         if path:
-            self.export_regions(path if path.lower().endswith((".geojson", ".json")) else f"{path}.geojson")
+            kind, ending = WRITABLE.get(chosen, (None, ".geojson"))
+            self.export_regions(path if Path(path).suffix else f"{path}{ending}", kind)
 
     # -- doing --------------------------------------------------------------------------------------------------------
 
     def _editor(self) -> RegionEditor:
         return self.desk.tools.editor
 
-    def _import(self, path: Path) -> None:
+    def _plan(self, path: Path) -> Callable[[], tuple[ImportPlan, Picture]]:
+        """Give what reads a file and the slide's thumbnail; for a thread."""
         editor, project = self._editor(), self.session.require_project()
         editor.flush()
-        added, skipped, *_ = project.import_regions(editor.slide_id, path)
-        editor.set_regions(project.regions(editor.slide_id))
-        self.desk.refresh_classes()
-        self.classes.count(editor.slide_id)
-        classes = Counter(region.class_name or "no class" for region in added)
-        parts = [f"{len(added)} regions added from {path.name}"]
-        parts[0] += f" ({', '.join(f'{name}: {count}' for name, count in classes.items())})." if classes else "."
-        parts += [f"{reason} ({count}x)" for reason, count in skipped.items()]
-        if len(editor.regions) > MANY_REGIONS:
-            parts.append(f"There are {len(editor.regions):,} regions on this slide; drawing will be slow.")
-        self.message.tell(" ".join(parts))
+        slide_id = editor.slide_id
 
-    def _export(self, path: Path) -> None:
+        def work() -> tuple[ImportPlan, Picture]:
+            plan = project.plan_import(slide_id, path)
+            return plan, _thumbnail(project, slide_id)
+
+        return work
+
+    def _ask_about(self, path: Path) -> None:
+        work, editor = self._plan(path), self._editor()
+        self.message.tell(f"Reading {path.name} ...")
+        self.import_button.setEnabled(False)
+        self._errands.run(work, lambda read: self._show_preview(editor, *read), self._on_import_failed)
+
+    def _on_import_failed(self, error: BaseException) -> None:
+        self._on_slide()
+        self.session.report(error)
+
+    def _show_preview(self, editor: RegionEditor, plan: ImportPlan, picture: Picture) -> None:
+        self._on_slide()
+        self.message.tell("")
+        if editor is not self.desk.editor:
+            return  # another slide is in view now
+        project, shape = editor.project, layers.identity(editor.layer)["shape"]
+        preview = ImportPreview(plan, picture, shape, project.classes, project.colors, self)
+        preview.accepted.connect(lambda: self.attempt(lambda: self._carry_out(preview.plan)))
+        self.preview = preview
+        preview.open()
+
+    def _carry_out(self, plan: ImportPlan) -> None:
+        """Add what a plan holds: one step that can be undone."""
         editor = self._editor()
         editor.flush()
-        io.write_regions(path, editor.regions, colors=self.session.require_project().colors)
+        added = editor.project.import_planned(editor.slide_id, plan)
+        editor.set_regions(editor.project.regions(editor.slide_id))
+        self.desk.refresh_classes()
+        self.classes.count(editor.slide_id)
+        self.message.tell(told(plan.path.name, added))
+
+    def _export(self, path: Path, kind: RegionFormat | None) -> None:
+        editor = self._editor()
+        editor.settle()
+        io.write_regions(path, editor.regions, colors=self.session.require_project().colors, format=kind)
         self.message.tell(f"{len(editor.regions)} regions written to {path}.")
 
     # -- what happened ------------------------------------------------------------------------------------------------
@@ -157,3 +219,21 @@ class RegionsDock(Dock):
             each.setEnabled(editor is not None)
         self.tool_box.show_slide(editor)
         self.classes.fill()
+
+
+def _thumbnail(project: Project, slide_id: str) -> Picture:
+    """A picture to draw regions on; None for a slide that cannot be read, or has channels instead of colours."""
+    try:
+        slide = project.slide(slide_id)
+        return None if slide.channels else slide.thumbnail(THUMBNAIL_PX)
+    except SlideError:
+        return None
+
+
+def told(name: str, added: RegionsFile) -> str:
+    """Say what an import did."""
+    classes = Counter(region.class_name or "no class" for region in added.regions)
+    listed = ", ".join(f"{each}: {count}" for each, count in classes.items())
+    first = f"{len(added.regions)} regions added from {name}{f' ({listed})' if listed else ''}."
+    kinds = (added.skipped, added.repaired, added.notes)
+    return " ".join([first, *(f"{text} ({count}x)" for kind in kinds for text, count in kind.items())])

@@ -1,0 +1,103 @@
+"""Changes of a class on all slides of a project at once: all of them are written, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from napari_slidecorr.errors import ProjectError, SlideCorrError
+from napari_slidecorr.regions import IGNORE, RegionSet
+
+if TYPE_CHECKING:
+    from napari_slidecorr.project_file import Color
+    from napari_slidecorr.project_folder import ProjectFolder
+
+Change = Callable[[RegionSet], RegionSet]
+
+
+def reclassed(regions: RegionSet, old: str, new: str) -> RegionSet:
+    """Give all regions of a class another one; the very set when it has none of it."""
+    if not regions.of_class(old):
+        return regions
+    return RegionSet(tuple(r.reclassed(new) if r.class_name == old else r for r in regions))
+
+
+def without(regions: RegionSet, name: str) -> RegionSet:
+    """Leave out the regions of a class; the very set when it has none of it."""
+    kept = tuple(region for region in regions if region.class_name != name)
+    return regions if len(kept) == len(regions) else RegionSet(kept)
+
+
+def change_everywhere(
+    project: ProjectFolder,
+    change: Change,
+    classes: Sequence[str],
+    colors: Mapping[str, Color] | None = None,
+    *,
+    leave: Iterable[str] = (),
+) -> list[str]:
+    """Change the regions of all slides, then the classes of the project; when one cannot be written, none is changed.
+
+    Parameters
+    ----------
+    change
+        Gives the new regions of a slide; the very set for a slide that stays as it is.
+    classes : sequence of str
+        The project's classes afterwards, in their order.
+    colors : dict of str to (int, int, int), optional
+        Of classes whose colour changes.
+    leave : iterable of str
+        Ids of slides whose regions are changed elsewhere, because they are open.
+
+    Returns
+    -------
+    list of str
+        Ids of the slides that were changed.
+
+    Raises
+    ------
+    RegionsError
+        If the regions of a slide cannot be read; nothing was changed.
+    ProjectError
+        If something cannot be written; what had been written is as before.
+    """
+    left = set(leave)
+    before = {slide.id: project.regions(slide.id) for slide in project.cohort if slide.id not in left}
+    after = {slide_id: change(regions) for slide_id, regions in before.items()}
+    old_classes, old_colors = project.classes, project.colors
+    written: list[str] = []
+    try:
+        for slide_id, regions in after.items():
+            if regions is not before[slide_id]:
+                project.save_regions(slide_id, regions)
+                written.append(slide_id)
+        project.set_classes(classes, colors)
+    except SlideCorrError as error:
+        _put_back(project, {slide_id: before[slide_id] for slide_id in written}, error)
+        if project.classes != old_classes:
+            project.set_classes(old_classes, {name: old_colors[name] for name in old_classes})
+        raise
+    return written
+
+
+def _put_back(project: ProjectFolder, before: Mapping[str, RegionSet], cause: SlideCorrError) -> None:
+    for slide_id, regions in before.items():
+        try:
+            project.save_regions(slide_id, regions)
+        except SlideCorrError as error:
+            raise ProjectError(
+                f"{slide_id}: its regions have the new class and those of later slides the old one ({cause}); make room "
+                "on the disk and change the class again."
+            ) from error
+
+
+def renamed_classes(project: ProjectFolder, old: str, new: str) -> tuple[list[str], dict[str, Color]]:
+    """Give the project's classes and colours when one has another name, or is gone (empty).
+
+    A renamed class keeps place and colour; one that becomes another class of the project gives up both.
+    """
+    there = new in (*project.classes, IGNORE)
+    names = [new if name == old and not there else name for name in project.classes]
+    names = [name for name in names if name and not (name == old and (there or not new))]
+    colors = {new: project.colors[old]} if new and not there else {}
+    return names, colors
