@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from napari_slidecorr import cli_compare, cli_diagnose, cli_fast, cli_predict, cli_training
+from napari_slidecorr import cli_compare, cli_diagnose, cli_export, cli_fast, cli_predict, cli_training
 from napari_slidecorr.cli_output import print_result, told_in_one_sentence
 from napari_slidecorr.cli_regions import regions_app
-from napari_slidecorr.errors import MapError, ProjectError
+from napari_slidecorr.errors import ProjectError
 
 if TYPE_CHECKING:
     from napari_slidecorr.project import Project
@@ -146,39 +146,7 @@ app.command()(cli_compare.compare)
 
 
 app.command()(cli_predict.predict)
-
-
-@app.command()
-@told_in_one_sentence
-def export(
-    source: Annotated[Path, typer.Argument(metavar="PROJECT|MAP", help="A project, or a map's .ome.zarr folder.")],
-    out: Annotated[
-        Path,
-        typer.Argument(
-            metavar="OUT",
-            help="NAME.ome.zarr, .ome.tif or .float32.ome.tif (probabilities), .geojson or .tiles.geojson (QuPath), "
-            ".csv (a line a patch) or .png (a figure).",
-        ),
-    ],
-    *,
-    slide: OneSlide = None,
-    threshold: Annotated[
-        float, typer.Option(min=0, max=1, help="Patches whose best class has a lower probability get no class.")
-    ] = 0.0,
-    json: Json = False,
-) -> None:
-    """Write a prediction map to a file for other programs; of a project, the newest map of a slide."""
-    from napari_slidecorr.cli_info import is_project
-    from napari_slidecorr.io import read_map, write_map
-
-    if is_project(source):
-        project = _open(source)
-        path = _newest_map(project, slide)
-        project.export(path, out, threshold=threshold)
-    else:
-        path = source
-        write_map(out, read_map(source), threshold=threshold)
-    print_result({"map": path, "out": out}, f"{path} -> {out}", json=json)
+app.command()(cli_export.export)
 
 
 @app.command("export-model")
@@ -245,13 +213,3 @@ def _open(folder: Path) -> Project:
     from napari_slidecorr.project import Project
 
     return Project.open(folder)
-
-
-def _newest_map(project: Project, slide: str | None) -> Path:
-    slide_ids = [slide] if slide else [one.id for one in project.cohort if project.maps(one.id)]
-    if len(slide_ids) > 1:
-        raise MapError(f"{len(slide_ids)} slides have maps; say which with --slide ({', '.join(slide_ids)}).")
-    maps = project.maps(slide_ids[0]) if slide_ids else []
-    if not maps:
-        raise MapError(f"{project.folder}: there is no map to export yet; make one with slidecorr predict.")
-    return maps[-1]

@@ -119,8 +119,16 @@ def _cores_each(workers: int) -> int:
 
 
 @contextmanager
-def _client(cluster: Any) -> Iterator[Any]:
-    """Give a client; what was started for it is ended with it, what was handed in goes on."""
+def client_on(cluster: Any) -> Iterator[Any]:
+    """Give a distributed.Client of a cluster as `predict_cohort_on` takes it.
+
+    What was started for it is ended with it, what was handed in goes on.
+
+    Raises
+    ------
+    ProjectError
+        If no scheduler answers at the address.
+    """
     from distributed import Client
 
     if isinstance(cluster, Client):
@@ -171,7 +179,7 @@ def _local_cluster(workers: int) -> Iterator[Any]:
 
 def _predict_on(cluster: Any, tasks: Sequence[_Task]) -> Generator[Event, None, None]:
     yield Event(phase="Starting workers")
-    with _client(cluster) as client:
+    with client_on(cluster) as client:
         workers = len(client.scheduler_info(n_workers=-1)["workers"])
         message = (
             f"Predicting with {workers} worker(s)." if workers else "No worker is there yet; waiting for the first."

@@ -178,7 +178,7 @@ class Project(ProjectFolder):
         found = [path for path in (self.folder / "maps" / slide_id).glob("*.ome.zarr") if map_zarr.is_complete(path)]
         return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
 
-    def export(self, map_path: str | Path, out: str | Path, *, threshold: float = 0.0) -> None:
+    def export(self, map_path: str | Path, out: str | Path, *, threshold: float = 0.0, smooth_um: float = 0.0) -> None:
         """Write a map elsewhere, as the name says: see `io.write_map`.
 
         Raises
@@ -192,7 +192,7 @@ class Project(ProjectFolder):
         """
         prediction = io.read_map(map_path)
         slide = self.slide(prediction.slide_id) if str(out).lower().endswith(".png") else None
-        io.write_map(out, prediction, threshold=threshold, colors=self.colors, slide=slide)
+        io.write_map(out, prediction, threshold=threshold, colors=self.colors, slide=slide, smooth_um=smooth_um)
 
     def map_path(self, slide_id: str, model_id: str, config: PredictConfig) -> Path:
         """Where the map of a slide by a model is kept; settings that change a map are part of its name."""

@@ -60,7 +60,7 @@ def project(tmp_path):
 
 @pytest.fixture(scope="module")
 def two_workers():
-    with cluster_module._client(2) as client:
+    with cluster_module.client_on(2) as client:
         yield client
 
 
@@ -138,7 +138,7 @@ def _loads():
 
 
 def test_workers_share_the_cores_and_are_open_to_nobody_else():
-    with cluster_module._client(2) as client:
+    with cluster_module.client_on(2) as client:
         scheduler = client.cluster.scheduler
         sockets = scheduler.http_server._sockets.values()
         assert {socket.getsockname()[0] for socket in sockets} <= {"127.0.0.1"}
@@ -162,7 +162,7 @@ def _threads_after(threads, dask_worker):
 def test_a_worker_that_is_killed_loses_nothing(tmp_path):
     project = make_project(tmp_path, sides=(368, 368, 368))
     expected = loop_hashes(project)
-    with cluster_module._client(2) as client:
+    with cluster_module.client_on(2) as client:
         killed = 0
         for event in predict_cohort_on(client, project, config=CONFIG):
             if isinstance(event, BlockDone) and killed < 2:
@@ -180,7 +180,7 @@ def test_a_worker_that_is_killed_loses_nothing(tmp_path):
 
 def test_what_kills_every_worker_is_a_failed_slide(project, monkeypatch):
     monkeypatch.setattr(cluster_module, "_predict_there", _die)
-    with cluster_module._client(1) as client:
+    with cluster_module.client_on(1) as client:
         outcomes = drain(predict_cohort_on(client, project, ["s0"], config=CONFIG))
     assert [one.state for one in outcomes] == ["failed"]
     assert "worker" in outcomes[0].error
@@ -262,7 +262,7 @@ def test_two_clusters_on_one_project_make_every_map_once(project, two_workers):
     def work(name, cluster):
         outcomes[name] = drain(predict_cohort_on(cluster, Project.open(project.folder), config=CONFIG))
 
-    with cluster_module._client(1) as other:
+    with cluster_module.client_on(1) as other:
         threads = [threading.Thread(target=work, args=pair) for pair in (("a", two_workers), ("b", other))]
         for thread in threads:
             thread.start()

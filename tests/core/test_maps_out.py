@@ -13,7 +13,7 @@ import shapely
 import tifffile
 from PIL import Image
 
-from napari_slidecorr.errors import ProjectError
+from napari_slidecorr.errors import MapError, ProjectError
 from napari_slidecorr.figure import FALLBACK, UNSURE_COLOR, ScaleBar, class_index, draw_map
 from napari_slidecorr.geometry import Grid
 from napari_slidecorr.io import MAP_SUFFIXES, read_regions, write_map
@@ -101,6 +101,16 @@ def test_openslide_and_pillow_open_the_tiff(tmp_path):
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "m.ome.tif")), pixels[0])
 
 
+def test_libvips_opens_the_tiff(tmp_path):
+    pyvips = pytest.importorskip("pyvips")
+    write_map(tmp_path / "m.ome.tif", some_map())
+    with tifffile.TiffFile(tmp_path / "m.ome.tif") as tif:
+        pixels = tif.series[0].asarray()
+    for page, plane in enumerate(pixels):
+        found = pyvips.Image.new_from_file(str(tmp_path / "m.ome.tif"), page=page).numpy()
+        np.testing.assert_array_equal(found, plane)
+
+
 # -- CSV ---------------------------------------------------------------------------------------------------------------
 
 
@@ -120,6 +130,82 @@ def test_a_table_has_a_line_a_patch(tmp_path):
         assert [float(line[name]) for name in CLASSES] == pytest.approx(values.tolist(), rel=1e-5)
         assert line["class"] == (CLASSES[values.argmax()] if values.max() >= 0.75 else "")
     assert {line["class"] for line in lines} == {"", *CLASSES}
+
+
+# -- Parquet -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("group", [1 << 16, 40])
+def test_a_parquet_table_is_the_csv(tmp_path, monkeypatch, group):
+    pytest.importorskip("pyarrow")
+    pandas = pytest.importorskip("pandas")
+    from pyarrow import parquet
+
+    from napari_slidecorr.io import map_parquet
+
+    monkeypatch.setattr(map_parquet, "GROUP_CELLS", group)
+    prediction = some_map()
+    write_map(tmp_path / "m.csv", prediction, threshold=0.75)
+    write_map(tmp_path / "m.parquet", prediction, threshold=0.75)
+    found = pandas.read_parquet(tmp_path / "m.parquet", engine="pyarrow")
+    expected = pandas.read_csv(tmp_path / "m.csv")
+    assert list(found.columns) == list(expected.columns)
+    assert found["class"].isna().tolist() == expected["class"].isna().tolist()
+    assert found["class"].dropna().astype(str).tolist() == expected["class"].dropna().tolist()
+    for name in ("y", "x", "height", "width"):
+        np.testing.assert_array_equal(found[name], expected[name])
+    values = np.asarray(found[list(CLASSES)]).T
+    np.testing.assert_array_equal(values, prediction.probabilities[:, prediction.predicted])
+    told = parquet.read_metadata(tmp_path / "m.parquet").metadata
+    assert (told[b"slide_id"], told[b"model_id"], told[b"mpp"]) == (b"slide 1", b"abc", b"0.5 0.25")
+
+
+def test_parquet_of_an_empty_map_and_of_a_class_called_y(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    write_map(tmp_path / "e.parquet", PredictionMap.empty(CLASSES, GRID, "s", "m"))
+    assert parquet.read_table(tmp_path / "e.parquet").num_rows == 0
+    with pytest.raises(MapError, match="class 'y'"):
+        write_map(tmp_path / "y.parquet", replace(some_map(), classes=("y", "z")))
+    assert not (tmp_path / "y.parquet").exists()
+
+
+def test_without_pyarrow_it_is_told_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MapError, match=r"napari-slidecorr\[parquet\]"):
+        write_map(tmp_path / "m.parquet", some_map())
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- polygons ----------------------------------------------------------------------------------------------------------
+
+
+def polygons(path):
+    items = json.loads(path.read_text())["features"]
+    return items, [shapely.from_geojson(json.dumps(item["geometry"])) for item in items]
+
+
+def test_smoothed_outlines_move_by_no_more_than_was_said(tmp_path):
+    grid = Grid.over((3000, 3000), (100, 100), (50, 50), (0.5, 0.25))
+    y, x = np.indices(grid.shape)
+    first = ((y - 30) ** 2 + (x - 30) ** 2 < 400).astype(np.float32)
+    prediction = PredictionMap(np.stack([first, 1 - first]), CLASSES, grid, "s", "m")
+    write_map(tmp_path / "a.geojson", prediction)
+    write_map(tmp_path / "b.geojson", prediction, smooth_um=25)
+    (old, steps), (new, smooth) = polygons(tmp_path / "a.geojson"), polygons(tmp_path / "b.geojson")
+    assert [item["properties"]["measurements"] for item in old] == [item["properties"]["measurements"] for item in new]
+    for before, after in zip(steps, smooth, strict=True):
+        assert after.is_valid
+        in_um = [shapely.transform(one.boundary, lambda xy: xy * (0.25, 0.5)) for one in (before, after)]
+        assert 0 < in_um[0].hausdorff_distance(in_um[1]) <= 25 + 1e-6
+        assert len(shapely.get_coordinates(after)) < len(shapely.get_coordinates(before)) / 2
+    mm2 = old[0]["properties"]["measurements"]["Area mm2"]
+    assert mm2 == pytest.approx(first.sum() * 50 * 50 * 0.125e-6)
+
+
+def test_without_a_pixel_size_nothing_is_smoothed(tmp_path):
+    with pytest.raises(MapError, match="no pixel size"):
+        write_map(tmp_path / "m.geojson", some_map(replace(GRID, mpp=None)), smooth_um=5)
+    assert list(tmp_path.iterdir()) == []
 
 
 # -- tiles for QuPath --------------------------------------------------------------------------------------------------
@@ -230,7 +316,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".tiles.geojson"])
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".geojson", ".tiles.geojson"])
 def test_what_is_written_is_never_held(tmp_path, suffix):
     """Sixteen times the cells are up to 70 MB more of text; memory grows by the arrays alone."""
     peaks = [

@@ -45,9 +45,11 @@ _MAPS = {
     ".ome.tif": "map_tiff",
     ".ome.tiff": "map_tiff",
     ".csv": "map_csv",
+    ".parquet": "map_parquet",
     ".png": "map_png",
 }
 _SHOWS_SLIDE = ".png"
+_HAS_OUTLINES = ".geojson"
 
 SLIDE_SUFFIXES = tuple(_SLIDES)
 MAP_SUFFIXES = tuple(_MAPS)
@@ -170,11 +172,12 @@ def write_map(
     threshold: float = 0.0,
     colors: Colors | None = None,
     slide: Slide | None = None,
+    smooth_um: float = 0.0,
 ) -> None:
     """Write a prediction map, whole or not at all, as the name says.
 
-    ``.ome.zarr`` and ``.ome.tif`` (8 bits; ``.float32.ome.tif``) keep all probabilities, ``.csv`` has a line a patch,
-    ``.geojson`` polygons of the classes and ``.tiles.geojson`` squares with probabilities for QuPath, ``.png`` is a
+    ``.ome.zarr`` and ``.ome.tif`` (8 bits; ``.float32.ome.tif``) keep all probabilities, ``.csv`` and ``.parquet`` have a
+    line a patch, ``.geojson`` polygons of the classes and ``.tiles.geojson`` squares with probabilities for QuPath, ``.png`` is a
     figure with scale bar and legend.
 
     Parameters
@@ -183,16 +186,20 @@ def write_map(
         Cells whose best class has a lower probability have no class; the first two kinds do not heed it.
     slide : Slide, optional
         What a figure shows below the map.
+    smooth_um : float
+        How far outlines of polygons may be moved to be smooth, in micrometres; other kinds have no outlines.
 
     Raises
     ------
     MapError
-        If the name is of no known kind.
+        If the name is of no known kind, or outlines are to be smoothed and the slide has no pixel size.
     ProjectError
         If it cannot be written.
     """
     path = Path(path)
-    more = {"slide": slide} if path.name.lower().endswith(_SHOWS_SLIDE) else {}
+    more: dict[str, Any] = {"slide": slide} if path.name.lower().endswith(_SHOWS_SLIDE) else {}
+    if _suffix_of(path, _MAPS) == _HAS_OUTLINES:
+        more["smooth_um"] = smooth_um
     _module(path, _MAPS, MapError).write(path, prediction, threshold=threshold, colors=colors, **more)
 
 

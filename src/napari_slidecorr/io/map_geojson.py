@@ -9,13 +9,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 from shapely import LinearRing, Polygon
 
+from napari_slidecorr.errors import MapError
 from napari_slidecorr.geometry import Grid
 from napari_slidecorr.io.qupath import Color, feature, write_features
 from napari_slidecorr.prediction_map import PredictionMap
@@ -24,7 +25,12 @@ _NAMESPACE = uuid.UUID("0f9b7d52-6c1b-4d3a-8c5e-0f6a6f3d9a41")
 
 
 def write(
-    path: Path, prediction: PredictionMap, *, threshold: float = 0.0, colors: Mapping[str, Color] | None = None
+    path: Path,
+    prediction: PredictionMap,
+    *,
+    threshold: float = 0.0,
+    colors: Mapping[str, Color] | None = None,
+    smooth_um: float = 0.0,
 ) -> None:
     """Write one annotation for each 4-connected area of a class, whole or not at all.
 
@@ -33,18 +39,29 @@ def write(
     threshold : float
         Cells whose best class has a lower probability are left out.
     colors : mapping of class to (r, g, b), optional
+    smooth_um : float
+        No point of an outline moves by more than this, in micrometres, when steps are made straight (Douglas and
+        Peucker's method); 0 keeps the squares. Smoothed neighbours may overlap or gape by as much.
 
     Raises
     ------
+    MapError
+        If outlines are to be smoothed and the slide has no pixel size.
     ProjectError
         If the file cannot be written.
 
     Notes
     -----
     The measurements of an annotation are ``Mean probability`` of its class over its cells and, when the slide has a
-    pixel size, ``Area mm2``. The same map always gives the same bytes.
+    pixel size, ``Area mm2``; both are of the cells, whatever the outline was smoothed to. The same map always gives the
+    same bytes.
     """
-    write_features(path, _features(prediction, threshold, colors or {}))
+    if smooth_um and prediction.grid.mpp is None:
+        raise MapError(
+            f"{path.name}: the slide has no pixel size, so its outlines cannot be smoothed by {smooth_um:g} um; set one, "
+            "or leave them as they are."
+        )
+    write_features(path, _features(prediction, threshold, colors or {}, smooth_um))
 
 
 def area_at(prediction: PredictionMap, place_px: tuple[float, float], threshold: float = 0.0) -> Polygon | None:
@@ -64,7 +81,9 @@ def area_at(prediction: PredictionMap, place_px: tuple[float, float], threshold:
     return _on_slide(_outline(inside), prediction.grid, rows.start, columns.start)
 
 
-def _features(prediction: PredictionMap, threshold: float, colors: Mapping[str, Color]) -> Iterator[dict[str, Any]]:
+def _features(
+    prediction: PredictionMap, threshold: float, colors: Mapping[str, Color], smooth_um: float
+) -> Iterator[dict[str, Any]]:
     class_map = prediction.class_map(threshold)
     grid = prediction.grid
     pixel_mm2 = grid.mpp[0] * grid.mpp[1] * 1e-6 if grid.mpp else None
@@ -77,7 +96,17 @@ def _features(prediction: PredictionMap, threshold: float, colors: Mapping[str, 
             if pixel_mm2 is not None:
                 measurements["Area mm2"] = float(polygon.area * pixel_mm2)
             uid = uuid.uuid5(_NAMESPACE, f"{prediction.slide_id} {prediction.model_id} {threshold} {name} {count}")
-            yield feature(str(uid), polygon, name, colors.get(name), measurements)
+            drawn = _smooth(polygon, grid.mpp, smooth_um) if grid.mpp else polygon
+            yield feature(str(uid), drawn, name, colors.get(name), measurements)
+
+
+def _smooth(polygon: Polygon, mpp: tuple[float, float], most_um: float) -> Polygon:
+    """Leave out corners that lie within so many micrometres of the outline without them; it stays one valid polygon."""
+    if not most_um:
+        return polygon
+    on_glass = shapely.transform(polygon, lambda points: points * mpp)
+    smooth = shapely.simplify(on_glass, most_um, preserve_topology=True)
+    return cast("Polygon", shapely.transform(smooth, lambda points: points / mpp))
 
 
 def _areas(mask: NDArray[np.bool_]) -> Iterator[tuple[int, int, NDArray[np.bool_]]]:
@@ -91,10 +120,19 @@ def _areas(mask: NDArray[np.bool_]) -> Iterator[tuple[int, int, NDArray[np.bool_
 
 def _outline(inside: NDArray[np.bool_]) -> Polygon:
     """The outline of a 4-connected area with its holes, (row, column) corners; one vertex at each turn."""
-    row, column = np.nonzero(inside)
-    area = shapely.coverage_union_all(shapely.box(row, column, row + 1, column + 1))
-    (polygon,) = (part for part in shapely.get_parts(area) if isinstance(part, Polygon))
+    edges = shapely.multilinestrings(list(np.concatenate([_edges(inside), _edges(inside.T)[:, :, ::-1]])))
+    faces = shapely.get_parts(shapely.polygonize([edges]))
+    row, column = np.argwhere(inside)[0]
+    first = shapely.Point(row + 0.5, column + 0.5)
+    polygon = next(face for face in faces if face.intersects(first))
     return Polygon(_turns(polygon.exterior), [_turns(ring) for ring in polygon.interiors])
+
+
+def _edges(inside: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Where rows of an area end or begin, one unit of the border each: shape (N, 2, 2), from and to (row, column)."""
+    around = np.pad(inside, ((1, 1), (0, 0)))
+    row, column = np.nonzero(around[1:] != around[:-1])
+    return np.stack([np.stack([row, column], axis=1), np.stack([row, column + 1], axis=1)], axis=1)
 
 
 def _turns(ring: LinearRing) -> NDArray[np.float64]:

@@ -42,10 +42,17 @@ def _tiles(prediction: PredictionMap, threshold: float, colors: Mapping[str, Col
     y, x = (prediction.grid.cell_edges_px(axis) for axis in (0, 1))
     class_map = prediction.class_map(threshold)
     names = ("", *prediction.classes)
-    for row, column in np.argwhere(prediction.predicted).tolist():
+    for row, column in _cells(prediction):
         name = names[class_map[row, column]]
         values = prediction.probabilities[:, row, column].tolist()
         measurements = {f"Probability {one}": value for one, value in zip(prediction.classes, values, strict=True)}
         uid = uuid.uuid5(_NAMESPACE, f"{prediction.slide_id} {prediction.model_id} {row} {column}")
         square = shapely.box(y[row], x[column], y[row + 1], x[column + 1])
         yield feature(str(uid), square, name, colors.get(name), measurements, object_type="tile")
+
+
+def _cells(prediction: PredictionMap) -> Iterator[tuple[int, int]]:
+    """Walk the predicted cells; a row of them is listed at a time, not millions."""
+    for row, predicted in enumerate(prediction.predicted):
+        for column in np.flatnonzero(predicted).tolist():
+            yield row, column
