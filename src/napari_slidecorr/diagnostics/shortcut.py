@@ -43,7 +43,7 @@ class ShortcutCurve:
 
 
 def shortcut_curve(
-    table: FeatureTable, *, by_group: bool = False, pairs: int = 6, repeats: int = 4, draws: int = 1000, seed: int = 0
+    table: FeatureTable, *, by_group: bool = False, pairs: int = 4, repeats: int = 3, draws: int = 1000, seed: int = 0
 ) -> ShortcutCurve:
     """Train heads on pairs of slides (groups) whose share of the two classes is tied to the slide, and try them untied.
 

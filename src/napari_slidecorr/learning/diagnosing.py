@@ -22,7 +22,7 @@ from napari_slidecorr.diagnostics.diagnosis import (
 from napari_slidecorr.diagnostics.feature_table import FeatureTable, Measure
 from napari_slidecorr.diagnostics.same_slide import slide_similarity
 from napari_slidecorr.diagnostics.scores import slide_scores
-from napari_slidecorr.diagnostics.shortcut import shortcut_curve
+from napari_slidecorr.diagnostics.shortcut import ShortcutCurve, shortcut_curve
 from napari_slidecorr.diagnostics.verdict import verdict
 from napari_slidecorr.errors import CohortError
 from napari_slidecorr.events import Event
@@ -78,6 +78,11 @@ class MeasureTaken(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class _CurveFound(MeasureTaken):
+    curve: ShortcutCurve
+
+
+@dataclass(frozen=True, kw_only=True)
 class Diagnosed(Event):
     """The end."""
 
@@ -120,22 +125,28 @@ def _diagnose(
     seen_table = yield from _features(seen, subject, extractor, cache)
     unseen_table = yield from _features(unseen, subject, extractor, cache)
     measures: dict[str, Measure] = {}
+    curve: ShortcutCurve | None = None
     with closing(_measures(subject, seen_table, unseen_table, cache, device, seed)) as taken:
         for event in taken:
             if isinstance(event, MeasureTaken):
                 measures[event.measure.name] = event.measure
+            if isinstance(event, _CurveFound):
+                curve = event.curve
             yield event
     yield Event(phase="Drawing the map of features")
-    result = _put_together(subject, (seen, unseen), (seen_table, unseen_table), measures, seed)
+    result = _put_together(subject, (seen, unseen), (seen_table, unseen_table), measures, curve, seed)
     yield Diagnosed(phase="Diagnosed", done=1, total=1, result=result)
 
 
 def _measures(
     subject: Subject, seen: FeatureTable, unseen: FeatureTable, cache: FeatureCache, device: str, seed: int
 ) -> Generator[Event, None, None]:
-    total = panel.COUNT + 1
+    total = panel.COUNT + 2
     for done, measure in enumerate(panel.measure(seen, unseen, seed=seed), 1):
         yield MeasureTaken(phase=f"Measuring {measure.name.replace('_', ' ')}", done=done, total=total, measure=measure)
+    yield Event(phase="Tying class and slide")
+    curve = shortcut_curve(seen.joined(unseen) if len(unseen) else seen, seed=seed)
+    yield _CurveFound(phase="Measuring the shortcut", done=total - 1, total=total, measure=curve.drop, curve=curve)
     if subject.start is None:
         leak = Measure.undefined("leakage_gap", subject.why_no_start, seen)
     else:
@@ -215,6 +226,7 @@ def _put_together(
     patches: tuple[PatchTable, PatchTable],
     tables: tuple[FeatureTable, FeatureTable],
     measures: dict[str, Measure],
+    curve: ShortcutCurve | None,
     seed: int,
 ) -> Diagnosis:
     seen, unseen = tables
@@ -222,7 +234,6 @@ def _put_together(
     place = _joined(*patches) if len(unseen) else patches[0]
     rows = chosen_for_show(both, seed)
     shown = _points(both, place, rows, map_of_features(both.features[rows], seed), len(seen.slides))
-    curve = shortcut_curve(both, seed=seed)
     present = np.unique(both.slide_index)
     return Diagnosis(
         run=subject.run,
@@ -233,9 +244,9 @@ def _put_together(
         slides=_findings(both, place, len(seen.slides)),
         similarity_slides=tuple(both.slides[i] for i in present),
         similarity=similarity_rows(slide_similarity(both)[np.ix_(present, present)]),
-        ties=curve.ties if curve.accuracy else (),
-        accuracy=curve.accuracy,
-        accuracy_unseen=curve.accuracy_unseen,
+        ties=curve.ties if curve and curve.accuracy else (),
+        accuracy=curve.accuracy if curve else (),
+        accuracy_unseen=curve.accuracy_unseen if curve else (),
         patches=shown,
     )
 
