@@ -149,19 +149,7 @@ app.command()(cli_predict.predict)
 app.command()(cli_export.export)
 
 
-@app.command("export-model")
-@told_in_one_sentence
-def export_model(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or its model.json.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
-    *,
-    json: Json = False,
-) -> None:
-    """Write a model as WSInfer folder, which QuPath and WSInfer run."""
-    from napari_slidecorr.learning.export_wsinfer import export_wsinfer
-
-    export_wsinfer(run, out)
-    print_result({"run": run, "out": out}, f"{run} -> {out}", json=json)
+app.command("export-model")(cli_training.export_model)
 
 
 @app.command()

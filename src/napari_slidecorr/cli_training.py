@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -138,3 +138,28 @@ def _row(record: RunRecord) -> tuple[str, ...]:
     planned = record.config.epochs if record.config else "?"
     score = _number(auc) + (" (leaky)" if record.config and record.config.split == "patches" else "")
     return record.name, record.state, f"{len(record.curve)}/{planned}", score, f"{record.seconds:.0f} s", record.begun
+
+
+@told_in_one_sentence
+def export_model(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or its model.json.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder (wsinfer) or the .onnx file to write.")],
+    *,
+    kind: Annotated[
+        Literal["wsinfer", "onnx"],
+        typer.Option(
+            "--format", help="wsinfer: a folder that QuPath and WSInfer run; onnx: from pixels to probabilities."
+        ),
+    ] = "wsinfer",
+    json: Json = False,
+) -> None:
+    """Write a model for other programs."""
+    if kind == "onnx":
+        from napari_slidecorr.learning.export_onnx import export_onnx
+
+        export_onnx(run, out)
+    else:
+        from napari_slidecorr.learning.export_wsinfer import export_wsinfer
+
+        export_wsinfer(run, out)
+    print_result({"run": run, "out": out}, f"{run} -> {out}", json=json)
