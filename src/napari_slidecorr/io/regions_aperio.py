@@ -27,7 +27,7 @@ NAMED = "The class was taken from the region's text, because no layer of the fil
 
 _GENERIC = {"", "Description"}
 _RECTANGLE, _ELLIPSE = "1", "2"
-_NO_AREA = {"3": "arrow", "4": "ruler", "5": "pin"}
+_NO_AREA = {"3": "An arrow", "4": "A ruler"}
 _UID = "uid"
 _UID_ID = "1"
 _DEFAULT_COLOR = (255, 255, 0)
@@ -99,7 +99,7 @@ def _attribute_class(annotation: Element) -> str:
 def _region(element: Element, layer: _Open, gathering: Gathering) -> None:
     kind = element.attrib.get("Type", "0")
     if kind in _NO_AREA:
-        gathering.skipped[f"An {_NO_AREA[kind]} was left out: it has no area."] += 1
+        gathering.skipped[f"{_NO_AREA[kind]} was left out: it has no area."] += 1
         return
     ring = vertices(element, ("Vertex", "V"))
     if kind == _ELLIPSE:

@@ -102,10 +102,9 @@ class Gathering:
 
     def add(self, class_name: str, polygons: Sequence[Polygon], uid: Any = None) -> None:
         """Take polygons of one thing; several become regions with the uids ``<uid>/0``, ``<uid>/1`` and so on."""
-        content = class_name + "".join(polygon.wkt for polygon in polygons)
-        uid = self._uid(uid, content)
+        uid = self._uid(uid, class_name, polygons)
         for index, polygon in enumerate(polygons):
-            own = uid if len(polygons) == 1 else self._uid(f"{uid}/{index}", content)
+            own = uid if len(polygons) == 1 else self._uid(f"{uid}/{index}", class_name, polygons)
             self._regions.append(Region(class_name, polygon, own))
 
     def file(self, format_name: str) -> RegionsFile:
@@ -115,10 +114,13 @@ class Gathering:
         )
         return RegionsFile(RegionSet(tuple(self._regions)), skipped, repaired, notes, self.colors, format_name)
 
-    def _uid(self, wanted: Any, content: str) -> str:
+    def _uid(self, wanted: Any, class_name: str, polygons: Sequence[Polygon]) -> str:
         """Hand out the file's own uid where it is unique, else one made from what the region is."""
-        uid = wanted if isinstance(wanted, str) and wanted else _content_uid(content)
-        again = 0
+        if isinstance(wanted, str) and wanted and wanted not in self._taken:
+            self._taken.add(wanted)
+            return wanted
+        content = class_name + "".join(polygon.wkt for polygon in polygons)
+        uid, again = _content_uid(content), 0
         while uid in self._taken:
             again += 1
             uid = _content_uid(f"{content} {again}")

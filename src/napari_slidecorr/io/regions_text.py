@@ -15,6 +15,9 @@ from napari_slidecorr.io.regions_file import Gathering
 MOST_BYTES = 1 << 30
 """Files of regions above this are refused: their text is held in memory while it is read."""
 
+_PIECE_BYTES = 1 << 20
+_BLANK = b" \t\r\n\0"
+
 RECODED = "The file is not in UTF-8; its text was read as {}."
 
 _BOMS = (
@@ -45,7 +48,7 @@ def read_bytes(path: Path, most: int | None = None) -> bytes:
             data = file.read(-1 if most is None else most)
     except OSError as error:
         raise RegionsError(f"{path}: cannot be read ({error.strerror}); choose another file.") from error
-    if not data.strip(b" \t\r\n\0"):
+    if not data[:_PIECE_BYTES].strip(_BLANK) and not data.strip(_BLANK):
         raise RegionsError(f"{path.name}: the file is empty; export it again.")
     return data
 
@@ -59,8 +62,10 @@ def encoding_of(data: bytes) -> str:
         return "utf-16-le"
     if data[:1] == b"\0" and data[1:2] != b"\0":
         return "utf-16-be"
+    decoder = codecs.getincrementaldecoder("utf-8")()  # a character cut at the end is none of its business
     try:
-        codecs.getincrementaldecoder("utf-8")().decode(data)  # a character cut at the end is none of its business
+        for begin in range(0, len(data), _PIECE_BYTES):
+            decoder.decode(data[begin : begin + _PIECE_BYTES])
     except UnicodeDecodeError:
         return "latin-1"
     return "utf-8"
@@ -82,7 +87,7 @@ def read_text(path: Path, gathering: Gathering) -> str:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         raise RegionsError(f"{path.name}: the text is damaged or cut short ({error}); export it again.") from error
-    if not text.strip():
+    if not text or text.isspace():
         raise RegionsError(f"{path.name}: the file is empty; export it again.")
     return text
 
