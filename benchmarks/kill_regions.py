@@ -196,8 +196,8 @@ def check(folder: Path, log: Path, killed_at: float) -> dict[str, float]:
     }
 
 
-def measure(trials: int, windows: int, seed: int) -> dict[str, Any]:
-    """Kill so many children, of which some are windows."""
+def measure(trials: int, windows: int, seed: int, out: Path | None = None) -> dict[str, Any]:
+    """Kill so many children, of which some are windows; the figures so far are in ``out`` after each."""
     rng = random.Random(seed)  # noqa: S311 - when to kill
     figures: dict[str, Any] = {"trials": 0, "windows": 0, "while_writing": 0, "broken_files": 0, "wrong_states": 0}
     figures |= {"lost_seconds_max": 0.0, "lost_seconds_max_notebook": 0.0, "lost_seconds_max_window": 0.0}
@@ -217,6 +217,8 @@ def measure(trials: int, windows: int, seed: int) -> dict[str, Any]:
             figures["wrong_states"] += bool(found["wrong"])
             for which in ("lost_seconds_max", f"lost_seconds_max_{kind}"):
                 figures[which] = max(figures[which], round(found["lost"], 3))
+            if out:
+                out.write_text(json.dumps(figures, indent=2) + "\n")
     return figures
 
 
@@ -238,10 +240,8 @@ def main() -> None:
     trials = given.trials or (20 if given.quick else 200)
     display = bool(os.environ.get("DISPLAY")) or sys.platform != "linux"
     windows = given.windows if given.windows is not None else trials // 10 * display
-    figures = measure(trials, windows, given.seed)
+    figures = measure(trials, windows, given.seed, given.json)
     print(", ".join(f"{name} {value}" for name, value in figures.items()))
-    if given.json:
-        given.json.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":

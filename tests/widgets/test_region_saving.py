@@ -131,7 +131,7 @@ def test_one_who_edits_on_and_on_is_saved_all_the_same(open_docks, folder, qtbot
         missing = [when for number, when in made.items() if number > len(on_disk(folder))]
         lags.append(time.monotonic() - min(missing) if missing else 0.0)
     assert count > 10
-    assert max(lags) < 1.0
+    assert max(lags) < 2.5  # a busy machine; a timer that each change starts anew would make it 4
     editor.flush()
     assert len(on_disk(folder)) == count
 
@@ -159,8 +159,11 @@ def test_saving_thousands_of_regions_leaves_the_window_alive(open_docks, folder,
     saver.flush()
     assert done == [(many, None)]
     assert len(gaps) > 10
-    assert np.percentile(gaps, 90) < 0.05
     assert len(on_disk(folder)) == 10_000
+    begun = time.perf_counter()
+    dock.session.project.save_regions("one", RegionSet(many.regions[::-1]))
+    in_the_way = time.perf_counter() - begun
+    assert np.percentile(gaps, 90) < in_the_way / 3
 
 
 def test_what_could_not_be_written_is_tried_again(open_docks, folder, qtbot, monkeypatch):
