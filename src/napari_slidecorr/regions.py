@@ -6,6 +6,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from shapely import Polygon, make_valid
@@ -42,7 +43,7 @@ class Region:
         if not np.isfinite(np.asarray(self.polygon.exterior.coords)).all():
             raise RegionsError(f"Region {self.uid}: a corner is not a finite number.")
 
-    @property
+    @cached_property
     def area_px(self) -> float:
         """Area in level-0 pixels, holes left out."""
         return float(self.polygon.area)

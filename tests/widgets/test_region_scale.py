@@ -217,13 +217,14 @@ def touch_shape(desk, model, name, number, *given):
     model.become([*model.now[:place], *after, *model.now[place + 1 :]])
 
 
+@pytest.mark.usefixtures("small_limits")
 @settings(
     max_examples=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(st.integers(0, 14), st.lists(STEPS, min_size=4, max_size=14))
-def test_whatever_is_done_no_region_is_lost(small_limits, count, steps):
+def test_whatever_is_done_no_region_is_lost(count, steps):
     regions = RegionSet(tuple(square(quarter(n * 61.5), n * 97, 30, (A, B)[n % 2], uid=f"r{n}") for n in range(count)))
     desk, model = Desk(regions), Model(regions)
     check(desk, model.now)

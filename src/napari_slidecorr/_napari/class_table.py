@@ -56,12 +56,16 @@ class Tally:
 
 def tally(regions: RegionSet, mpp: tuple[float, float] | None, group: str) -> Tally:
     """Count regions and their area by class."""
-    amounts: dict[str, Amount] = {}
+    areas: dict[str, list[float]] = {}
     for region in regions:
-        area = region.area_px * 1e-6
-        one = Amount(1, mm2=area * mpp[0] * mpp[1]) if mpp else Amount(1, megapixels=area)
-        amounts[region.class_name] = amounts.get(region.class_name, Amount()) + one
-    return Tally(group, amounts)
+        areas.setdefault(region.class_name, []).append(region.area_px * 1e-6)
+    return Tally(group, {name: _amount(each, mpp) for name, each in areas.items()})
+
+
+def _amount(areas: Sequence[float], mpp: tuple[float, float] | None) -> Amount:
+    if mpp is None:
+        return Amount(len(areas), megapixels=sum(areas))
+    return Amount(len(areas), mm2=sum(areas) * mpp[0] * mpp[1])
 
 
 def total(tallies: Iterable[Tally], name: str) -> Amount:

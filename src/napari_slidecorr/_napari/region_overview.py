@@ -56,12 +56,12 @@ class RegionOverview:
         if not regions and self.layer is None:
             return
         windows = [self.frame.cells_of(box) for box in _changed_boxes(before, self._painted)]
-        self._index = RegionIndex(regions)
         self._ensure_layer()
-        self._colour(colors)
-        for window in windows:
-            self._paint(window)
         if windows:
+            self._index = RegionIndex(regions)
+            self._colour(colors)
+            for window in windows:
+                self._paint(window)
             self._refresh()
         self._on_visible()
 
@@ -163,8 +163,9 @@ class RegionOverview:
             self.layer.refresh(extent=False, thumbnail=False)
 
     def _on_visible(self, _event: Any = None) -> None:
-        if self.layer is not None:
-            self.layer.visible = bool(self._painted) and self._regions_layer.visible
+        visible = bool(self._painted) and self._regions_layer.visible
+        if self.layer is not None and self.layer.visible != visible:  # set anew it would be sliced anew
+            self.layer.visible = visible
 
 
 def _changed_boxes(

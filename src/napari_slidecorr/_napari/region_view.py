@@ -213,11 +213,12 @@ class RegionView:
             for uid in self._placed.intersection(present, wanted)
             if uid in self._shown and self._shown[uid].polygon is wanted[uid].polygon
         }
-        remove(self.layer, [index for index, uid in enumerate(present) if uid not in keep])
         missing = [region for uid, region in wanted.items() if uid not in keep]
         colors = self._colors()
-        layers.append_regions(self.layer, missing, colors, [heights[region.uid] for region in missing])
-        reclass_all(self.layer, wanted, colors)
+        with self.layer.block_thumbnail_update():
+            remove(self.layer, [index for index, uid in enumerate(present) if uid not in keep])
+            layers.append_regions(self.layer, missing, colors, [heights[region.uid] for region in missing])
+            reclass_all(self.layer, wanted, colors)
         self._shown, self._placed = dict(wanted), set(wanted)
 
     def _renewed_heights(self) -> Mapping[str, int]:
