@@ -1,9 +1,11 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hand import Hand
 from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QMessageBox
 from scipy import ndimage
 
 from napari_slidecorr import io
@@ -13,7 +15,9 @@ from napari_slidecorr._napari.map_export import with_suffix
 from napari_slidecorr._napari.map_layers import UNSURE
 from napari_slidecorr._napari.torch_door import load_torch
 from napari_slidecorr.config import CrossEntropyConfig, PatchConfig, TrainConfig
-from napari_slidecorr.events import BlockDone, JobStatus, MapBegun, drain
+from napari_slidecorr.events import BlockDone, CellsDone, JobStatus, MapBegun, drain
+from napari_slidecorr.map_comparison import MapComparison
+from napari_slidecorr.project import settings_of
 
 
 @pytest.fixture(scope="session")
@@ -318,10 +322,187 @@ def test_without_model_or_slide_the_dock_says_what_is_missing(qtbot, make_napari
     assert not dock.session.busy
 
 
-def test_what_is_on_the_screen_is_predicted_first(dock):
-    layer = find_layer(dock.viewer, "slide", dock.session.current_slide)
-    layer._data_level = len(layer.data) - 1
-    layer.corner_pixels = np.asarray([[10, 20, 0], [30, 50, 2]])
-    factor = layer.downsample_factors[-1][0]
-    box = dock.gaze.box()
-    assert (box.y0, box.x0, box.y1, box.x1) == tuple(int(n * factor) for n in (10, 20, 30, 50))
+@pytest.fixture
+def shown(qtbot, dock):
+    """The dock, in a window that is painted."""
+    window = dock.viewer.window._qt_window
+    window.resize(1300, 900)
+    window.show()
+    qtbot.waitExposed(window)
+    dock.viewer.reset_view()
+    qtbot.wait(100)
+    return dock
+
+
+def look_at(qtbot, dock, centre, side):
+    """Let the window show a square of level-0 pixels, and a little to the left and right."""
+    mpp = dock.session.project.slide(dock.session.current_slide).mpp[0]
+    canvas = dock.viewer.window._qt_viewer.canvas.native
+    dock.viewer.scene.camera.zoom = canvas.height() / (side * mpp)
+    dock.viewer.scene.camera.center = tuple((np.asarray(centre) - 0.5) * mpp)
+    qtbot.wait(250)
+
+
+def test_the_box_in_view_is_what_the_canvas_shows(qtbot, shown):
+    look_at(qtbot, shown, (300, 200), 100)
+    canvas = shown.viewer.window._qt_viewer.canvas.native
+    half = 50 * canvas.width() / canvas.height()
+    box = shown.gaze.box()
+    found, wanted = (box.y0, box.x0, box.y1, box.x1), (250, 200 - half, 350, 200 + half)
+    assert np.abs(np.subtract(found, wanted)).max() <= 2
+    assert shown.gaze.wanted.box_on(shown.session.current_slide) == box, "and the job is told when the camera rests"
+    look_at(qtbot, shown, (-5000, 200), 100)
+    assert shown.gaze.box() is None
+
+
+def test_only_this_view_makes_the_blocks_in_view_and_predict_the_rest(qtbot, shown, ends):
+    project, slide_id = shown.session.project, shown.session.current_slide
+    look_at(qtbot, shown, (320, 320), 60)
+    click(qtbot, shown.view_button)
+    qtbot.waitUntil(lambda: bool(ends), timeout=60_000)
+    part = ends.pop().result
+    rows, columns = np.nonzero(part.predicted)
+    assert 0 < len(rows) < 40
+    assert {*rows // 4} <= {2, 3}
+    assert project.maps(slide_id) == []
+    assert "Predict makes the rest" in shown.message.text() or "completed" in shown.message.text()
+    assert not shown.panel.exporting.button.isEnabled()
+    assert shown.panel.score.isHidden()
+    assert "mm²" not in shown.panel.legend.text()
+    qtbot.waitUntil(lambda: "not complete" in shown.panel.shelf.choice.currentText(), timeout=20_000)
+    whole = predict(qtbot, shown, ends).result
+    np.testing.assert_array_equal(whole.probabilities[:, rows, columns], part.probabilities[:, rows, columns])
+    assert whole.predicted.sum() > len(rows)
+    assert len(project.maps(slide_id)) == 1
+
+
+def test_moving_the_view_turns_the_map_that_is_made(qtbot, shown, ends):
+    look_at(qtbot, shown, (100, 320), 60)
+    early = []
+
+    def move(event):
+        if isinstance(event, CellsDone | BlockDone):
+            if not early:
+                shown.viewer.scene.camera.center = (560 * 0.5, 320 * 0.5)
+                shown.gaze.look()  # as the timer does when the camera rests
+            early.append(event)
+
+    shown.session.job_event.connect(move)
+    shown.form.edits["overlap"].write(0.75)
+    predict(qtbot, shown, ends)
+    first_low = next(
+        i
+        for i, event in enumerate(early)
+        if np.max(event.rows.stop if isinstance(event, BlockDone) else event.rows) > 60
+    )
+    assert first_low < len(early) / 2
+
+
+def two_maps(qtbot, dock, ends):
+    """A map with overlap, and the plain one, which is in view."""
+    dock.form.edits["overlap"].write(0.5)
+    first = predict(qtbot, dock, ends).result
+    dock.form.edits["overlap"].write(0.0)
+    second = predict(qtbot, dock, ends).result
+    qtbot.waitUntil(lambda: dock.panel.comparison.other.count() == 2, timeout=20_000)
+    return first, second
+
+
+def test_two_maps_are_compared_by_swipe_and_difference(qtbot, shown, ends):
+    slide_id = shown.session.current_slide
+    other, first = two_maps(qtbot, shown, ends)
+    comparison = shown.panel.comparison
+    comparison.other.setCurrentIndex(1)
+    qtbot.waitUntil(lambda: find_layer(shown.viewer, "compared", slide_id) is not None, timeout=20_000)
+    classes, compared = (find_layer(shown.viewer, kind, slide_id) for kind in ("class_map", "compared"))
+    for position in (0, 300, 700, 1000):
+        comparison.slider.setValue(position)
+        x = comparison._place_px()
+        for layer, prediction, right in ((classes, first, False), (compared, other, True)):
+            edges = np.asarray(prediction.grid.cell_edges_px(1))
+            visible = ((edges[:-1] + edges[1:]) / 2 >= x) == right
+            np.testing.assert_array_equal(layer.data, np.where(visible, prediction.class_map(), 0))
+    comparison.how.setCurrentIndex(2)
+    difference = find_layer(shown.viewer, "difference", slide_id)
+    expected = MapComparison(first, other)
+    np.testing.assert_array_equal(difference.data, expected.difference(first.classes[0]))
+    assert (difference.visible, compared.visible, classes.visible) == (True, False, False)
+    comparison.how.setCurrentIndex(1)
+    np.testing.assert_array_equal(difference.data, expected.disagreement())
+    assert f"{np.nanmean(expected.disagreement()):.1%}" in comparison.told.text()
+    comparison.other.setCurrentIndex(0)
+    assert all(find_layer(shown.viewer, kind, slide_id) is None for kind in ("compared", "difference", "swipe"))
+    assert classes.visible
+    np.testing.assert_array_equal(classes.data, first.class_map())
+
+
+def test_a_map_is_chosen_from_the_shelf_and_deleted_with_care(qtbot, shown, ends, monkeypatch):
+    project, slide_id = shown.session.project, shown.session.current_slide
+    other, _ = two_maps(qtbot, shown, ends)
+    shelf = shown.panel.shelf
+    assert len(shelf.stored) == 2
+    shelf.choice.setCurrentIndex(1)
+    qtbot.waitUntil(lambda: shown.panel.view.prediction.grid == other.grid, timeout=20_000)
+    np.testing.assert_array_equal(find_layer(shown.viewer, "class_map", slide_id).data, other.class_map())
+    monkeypatch.setattr(QMessageBox, "question", lambda *_: QMessageBox.StandardButton.No)
+    click(qtbot, shelf.remove_button)
+    assert len(project.maps(slide_id)) == 2
+    monkeypatch.setattr(QMessageBox, "question", lambda *_: QMessageBox.StandardButton.Yes)
+    click(qtbot, shelf.remove_button)
+    assert len(project.maps(slide_id)) == 1
+    assert "removed" in shown.message.text()
+    qtbot.waitUntil(lambda: shown.panel.view is not None and len(shelf.stored) == 1, timeout=20_000)
+    assert shown.panel.view.prediction.grid.stride_px == (32, 32)
+
+
+def test_opacity_and_colours_reach_the_layer_and_the_legend(qtbot, dock, ends):
+    prediction = predict(qtbot, dock, ends).result
+    classes = find_layer(dock.viewer, "class_map", dock.session.current_slide)
+    name = prediction.classes[1]
+    dock.panel.legend.alphas[name].setValue(25)
+    assert classes.colormap.color_dict[2][3] == pytest.approx(0.25)
+    assert classes.colormap.color_dict[1][3] == 1
+    project = dock.session.project
+    project.set_classes(project.classes, {name: (10, 20, 30)})
+    dock.panel.correction.desk.refresh_classes()
+    np.testing.assert_allclose(classes.colormap.color_dict[2], (10 / 255, 20 / 255, 30 / 255, 0.25), atol=1e-6)
+    swatch = dock.panel.legend._facts[name][0].pixmap().toImage().pixelColor(3, 3)
+    assert (swatch.red(), swatch.green(), swatch.blue()) == (10, 20, 30)
+
+
+def test_the_highest_patches_give_a_second_score(qtbot, dock, ends):
+    prediction = predict(qtbot, dock, ends).result
+    dock.panel.top_k.setValue(3)
+    name = prediction.classes[0]
+    highest = np.sort(prediction.probabilities[0][prediction.predicted])[-3:].mean()
+    assert f"Mean of the 3 highest of each class: {name} {highest:.3f}" in dock.panel.score.text()
+
+
+def test_a_lasso_on_wrong_tissue_makes_a_region_of_the_right_class(qtbot, shown, ends):
+    predict(qtbot, shown, ends)
+    slide_id, project = shown.session.current_slide, shown.session.project
+    before = {region.uid for region in project.regions(slide_id)}
+    shown.panel.correction.class_choice.setCurrentIndex(2)
+    right = shown.panel.correction.class_choice.currentText()
+    click(qtbot, shown.panel.correction.lasso_button)
+    qtbot.wait(100)
+    Hand(shown.viewer, qtbot).drag((200, 200), (200, 300), (300, 300), (300, 200), (205, 200))
+    shown.panel.correction.desk.flush()
+    (made,) = [region for region in project.regions(slide_id) if region.uid not in before]
+    assert made.class_name == right
+    assert made.area_px == pytest.approx(100 * 100, rel=0.1)
+    layer = find_layer(shown.viewer, "regions", slide_id)
+    click(qtbot, shown.panel.correction.lasso_button)
+    assert layer.mode == "pan_zoom"
+
+
+def test_train_again_starts_from_the_model_of_the_map(qtbot, shown, ends):
+    predict(qtbot, shown, ends)
+    qtbot.waitUntil(lambda: shown.panel.shelf.current is not None, timeout=20_000)
+    click(qtbot, shown.panel.correction.train_button)
+    training = shown.viewer.window.add_plugin_dock_widget("napari-slidecorr", "Training")[1]
+    run = shown.session.project.runs()[0]
+    config = training.form.read()
+    assert config.weights == str(run / "model.safetensors")
+    assert replace(config, weights="random") == settings_of(run)
+    assert "Press Train" in training.message.text()

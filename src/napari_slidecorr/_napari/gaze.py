@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from qtpy.QtCore import QObject
 
-from napari_slidecorr._napari.layers import find_layer
+from napari_slidecorr._napari.layers import find_layer, identity
 from napari_slidecorr._napari.parts import timer
 from napari_slidecorr.geometry import Box
 from napari_slidecorr.session import Session
@@ -48,13 +49,19 @@ class Gaze(QObject):
         self.wanted.look(self._session.current_slide or "", self.box())
 
     def box(self) -> Box | None:
-        """What the window shows of the slide in view, in level-0 pixels; None when that is nothing."""
+        """What the window shows of the slide in view, in level-0 pixels; None when that is nothing.
+
+        From the camera: a layer's own ``corner_pixels`` reach to the ends of the tiles that are in view.
+        """
         layer = find_layer(self._viewer, "slide", self._session.current_slide or "")
         if layer is None:
             return None
-        factor = layer.downsample_factors[layer.data_level][:2]
-        (y0, x0), (y1, x1) = (layer.corner_pixels[:, :2] * factor).round().astype(int).tolist()
-        return Box(y0, x0, y1, x1) if y1 > y0 and x1 > x0 else None
+        camera, shape = self._viewer.scene.camera, identity(layer)["shape"]
+        half = np.asarray(self._viewer.canvas.size, float) / camera.zoom / 2
+        centre, scale = np.asarray(camera.center[-2:]), np.asarray(layer.scale[:2])
+        low = np.floor((centre - half) / scale + 0.5).clip(0, shape).astype(int).tolist()
+        high = np.ceil((centre + half) / scale + 0.5).clip(0, shape).astype(int).tolist()
+        return Box(*low, *high) if all(a < b for a, b in zip(low, high, strict=True)) else None
 
     def _on_camera(self, _event: Any = None) -> None:
         self._soon.start()
