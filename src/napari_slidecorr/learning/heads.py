@@ -245,7 +245,9 @@ def _fit_net(features: Numbers, labels: Labels, slide_index: Labels, config: Hea
             found = neck(x[rows])
             loss = objective(Output(linear(found), found), target[rows], of_slide[rows]).total
             if not torch.isfinite(loss):
-                raise TrainingError(f"In step {step + 1} the loss became infinite or not a number. Lower beta.")
+                raise TrainingError(
+                    f"In step {step + 1} the loss became infinite or not a number. Lower the learning rate or beta."
+                )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
