@@ -233,6 +233,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer frames and polygons")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--counts", type=int, nargs="+", default=COUNTS, help="how many polygons")
     parser.add_argument("--pictures", type=Path, help="folder for pictures of the windows")
     parser.add_argument("--one", nargs=3, metavar=("KIND", "COUNT", "FOLDER"), help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -244,7 +245,7 @@ def main() -> None:
     again = ["--quick"] * given.quick + (["--pictures", str(given.pictures)] if given.pictures else [])
     with tempfile.TemporaryDirectory() as folder:
         write_huge(Path(folder) / "slide.tif", SIDE)
-        for kind, count in [("none", 0), *((kind, count) for count in COUNTS for kind in ("ours", "plain"))]:
+        for kind, count in [("none", 0), *((kind, count) for count in given.counts for kind in ("ours", "plain"))]:
             command = [sys.executable, __file__, "--one", kind, str(count), folder, *again]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:

@@ -30,8 +30,16 @@ if TYPE_CHECKING:
 SOON_MS = 250
 """Patches are cut when regions and settings have been left alone for so long."""
 
+ZOOM_MS = 80
+
 LINE = 1 / 48
-"""Width of the lines, in parts of a patch's side."""
+"""Width of the lines, in parts of a patch's side ..."""
+
+LEAST_LINE_PX = 1.6
+"""... but at least so many screen pixels, below which some of them would not be drawn at all ..."""
+
+MOST_LINE = 1 / 8
+"""... and at most such a part of the side, so that from afar there are patches still and not blots."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,10 @@ class PatchPreview:
         self._errands = Errands(None)
         self._kept: dict[str, tuple[RegionSet, tuple[str, ...], PatchConfig, PatchTable]] = {}
         self._soon = timer(SOON_MS, self.cut)
+        self._zoomed = timer(ZOOM_MS, self._set_width)
         self._again = False
+        self._side_px = 0
+        desk.viewer.scene.camera.events.zoom.connect(self._on_zoom)
         self.layer: Vectors | None = None
         for signal in (desk.edited, desk.opened, self.session.slides_changed, self.session.regions_changed):
             signal.connect(self._changed)
@@ -176,10 +187,24 @@ class PatchPreview:
         colors = np.asarray([layers.rgba(project.colors, name) for name in table.classes]).reshape(-1, 4)
         layer = self._layer_of(editor)
         layer.data = np.stack([lines[:, 0] - 0.5, lines[:, 1] - lines[:, 0]], 1)
-        layer.edge_width = max(1.0, LINE * max(table.footprints[0]))
+        self._side_px = max(table.footprints[0])
+        self._set_width()
         if len(lines):
             layer.edge_color = colors[labels]
         layer.visible = True
+
+    def _on_zoom(self, _event: Any) -> None:
+        if self.on:
+            self._zoomed.start()
+
+    def _set_width(self) -> None:
+        """Keep the lines visible at each zoom."""
+        if self.layer is None or not self.on or not self._side_px:
+            return
+        least = LEAST_LINE_PX / (self._viewer.scene.camera.zoom * float(self.layer.scale[0]))
+        width = min(max(LINE * self._side_px, least), MOST_LINE * self._side_px)
+        if abs(width - float(self.layer.edge_width)) > 0.02 * width:
+            self.layer.edge_width = width
 
     def _layer_of(self, editor: Any) -> Vectors:
         """Give the layer of the slide in view; it lies on top of the regions and is not selected."""
