@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import shapely
@@ -106,7 +106,7 @@ def _smooth(polygon: Polygon, mpp: tuple[float, float], most_um: float) -> Polyg
         return polygon
     on_glass = shapely.transform(polygon, lambda points: points * mpp)
     smooth = shapely.simplify(on_glass, most_um, preserve_topology=True)
-    return cast("Polygon", shapely.transform(smooth, lambda points: points / mpp))
+    return shapely.transform(smooth, lambda points: points / mpp)
 
 
 def _areas(mask: NDArray[np.bool_]) -> Iterator[tuple[int, int, NDArray[np.bool_]]]:
