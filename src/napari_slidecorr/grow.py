@@ -22,6 +22,8 @@ GRAIN = 2.0
 """How much the grain counts beside the colour: the spread of lightness tells tissues apart that have one colour."""
 SMALLEST_HOLE_PX = 500
 """Holes of fewer pixels of the picture are filled: nuclei in a tissue, not lumens."""
+SHARP_PX, RIM_PX, RIM_SHARE = 2.0, 12.0, 1.5
+"""At the rim colours are averaged over less, and may differ by so many tolerances."""
 THINNEST_PX = 4
 """Half the width, in pixels of the picture, below which a bridge is cut."""
 
@@ -68,19 +70,42 @@ class Growth:
         look = np.concatenate([mean, GRAIN * spread[..., None]], axis=2)
         return np.asarray(np.linalg.norm(look - look[self.seed], axis=2), np.float32)
 
+    @cached_property
+    def near_difference(self) -> NDArray[np.float32]:
+        """How far each colour, hardly averaged, is from that at the spot, shape (h, w): sharp where tissue ends."""
+        from scipy.ndimage import gaussian_filter
+        from skimage.color import rgb2lab
+
+        lab = rgb2lab(self.pixels).astype(np.float32)
+        at_spot = gaussian_filter(lab, (SMOOTHING_PX, SMOOTHING_PX, 0))[self.seed]
+        return np.asarray(np.linalg.norm(gaussian_filter(lab, (SHARP_PX, SHARP_PX, 0)) - at_spot, axis=2), np.float32)
+
     def mask(self, tolerance: float) -> NDArray[np.bool_]:
-        """The area around the spot that differs from it by at most a tolerance, shape (h, w)."""
+        """The area around the spot that differs from it by at most a tolerance, shape (h, w).
+
+        The averages change some way before a border; so the area is grown there by the sharper colour.
+        """
+        grown = self._flood(self.difference <= tolerance, THINNEST_PX)
+        if grown.any():
+            from scipy.ndimage import distance_transform_edt
+
+            rim = distance_transform_edt(~grown) <= RIM_PX
+            grown = self._flood(grown | (rim & (self.near_difference <= RIM_SHARE * tolerance)), THINNEST_PX // 2)
+        return _without_small_holes(grown)
+
+    def _flood(self, alike: NDArray[np.bool_], thinnest: int) -> NDArray[np.bool_]:
+        """What hangs together with the spot, thin bridges cut."""
         from scipy.ndimage import binary_opening
         from skimage.morphology import disk
         from skimage.segmentation import flood
 
-        alike = self.difference <= tolerance
+        if not alike[self.seed]:
+            return np.zeros_like(alike)
         grown = np.asarray(flood(alike, self.seed), bool)
-        opened = binary_opening(np.pad(grown, THINNEST_PX, mode="edge"), disk(THINNEST_PX))
-        opened = opened[THINNEST_PX:-THINNEST_PX, THINNEST_PX:-THINNEST_PX]
-        if opened[self.seed]:
-            grown = np.asarray(flood(opened, self.seed), bool)
-        return _without_small_holes(grown)
+        opened = binary_opening(np.pad(grown, thinnest, mode="edge"), disk(thinnest))[
+            thinnest:-thinnest, thinnest:-thinnest
+        ]
+        return np.asarray(flood(opened, self.seed), bool) if opened[self.seed] else grown
 
     def polygon(self, tolerance: float) -> Polygon | None:
         """The outline of that area in level-0 pixels, holes included; None when it is hardly a pixel."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
     from napari_slidecorr.region_import import ImportPlan
 
 PICTURE_PX = 400
-TALLEST_TABLE_PX = 190
+TALLEST_TABLE_PX = 220
+ROW_PX = 32
 COLUMNS = ("In the file", "Regions", "Becomes")
 LEAVE_OUT, NO_CLASS = "leave them out", "(no class)"
 FILL = 60
@@ -127,8 +129,9 @@ class ImportPreview(QDialog):
                 table.setItem(row, column, QTableWidgetItem(text))
                 table.item(row, column).setToolTip(text)
             table.setCellWidget(row, 2, self._choice(planned.name, planned.project_class))
-        rows = sum(table.rowHeight(row) for row in range(table.rowCount()))
-        table.setFixedHeight(min(rows + table.horizontalHeader().sizeHint().height() + 4, TALLEST_TABLE_PX))
+            table.setRowHeight(row, ROW_PX)
+        wanted = ROW_PX * table.rowCount() + table.horizontalHeader().sizeHint().height() + 12
+        table.setFixedHeight(min(wanted, TALLEST_TABLE_PX))
         return table
 
     def _choice(self, name: str, proposed: str | None) -> QComboBox:
@@ -217,7 +220,7 @@ class ImportPreview(QDialog):
         plan = self.plan
         classes = len({region.class_name for region in plan.regions})
         self.headline.setText(
-            f"<b>{len(plan.regions):,} regions</b> of {classes} classes would be added from {plan.path.name} ({plan.format})."
+            f"<b>{len(plan.regions):,} regions</b> of {classes} classes would be added from <i>{escape(plan.path.name)}</i> ({escape(plan.format)})."
         )
         self.picture.setPixmap(_drawn(self._under, plan, self._shape, {**plan.colors, **self._colors}))
         self.where.setText(self._where())

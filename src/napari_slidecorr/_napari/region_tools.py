@@ -95,7 +95,7 @@ class RegionTools:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self.own = ""
-        self.radius, self.tolerance = 24.0, 7.0
+        self.radius, self.tolerance = 24.0, 6.0
         self.held = False
         self.press = Press((0.0, 0.0), "new")
         self.strokes: dict[str, Any] = {"brush": Brush(self), "wand": Wand(self), "split": Knife(self)}

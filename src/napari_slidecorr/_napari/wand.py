@@ -13,6 +13,7 @@ from shapely import Polygon
 from napari_slidecorr._napari import layers
 from napari_slidecorr._napari.errands import Errands
 from napari_slidecorr._napari.ghost import sketch_of
+from napari_slidecorr._napari.parts import timer
 from napari_slidecorr.errors import RegionsError
 from napari_slidecorr.geometry import Box
 from napari_slidecorr.grow import Growth, read_growth
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 DOUBLED_BY_PX = 70
 """A drag up by so many screen pixels doubles the tolerance."""
 RING_PX = 7.0
+PREVIEW_MS = 30
+"""What the hand does within this time is previewed once."""
 TOLERANCES = (1, 80)
 SMALLEST_VIEW_PX = 64
 
@@ -45,6 +48,7 @@ class Wand:
         self._polygon: Polygon | None = None
         self._released: Press | None = None
         self._cancelled = False
+        self._soon = timer(PREVIEW_MS, self._preview)
         self._shown: tuple[Any, Press, float] | None = None
 
     def drag(self, layer: Shapes, event: Any, press: Press) -> Iterator[None]:
@@ -69,7 +73,8 @@ class Wand:
         if self._shown is not None and not self._cancelled:
             layer, press, _ = self._shown
             self._shown = layer, press, self.tools.tolerance
-            self._preview()
+            self._polygon = None
+            self._soon.start()
 
     def cancel(self) -> None:
         """Give up what is growing."""
@@ -112,6 +117,7 @@ class Wand:
         self.tools.desk.session.report(error)
 
     def _preview(self) -> None:
+        self._soon.stop()
         if self._growth is None or self._shown is None:
             return
         layer, press, tolerance = self._shown
@@ -123,6 +129,8 @@ class Wand:
         """Once it is read and the button let go, whichever comes last."""
         if self._released is None or self._growth is None or self._shown is None:
             return
+        if self._polygon is None:
+            self._preview()
         layer, press = self._shown[0], self._released
         self._shown = None
         self.tools.show(layer)
