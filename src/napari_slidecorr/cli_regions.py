@@ -94,17 +94,27 @@ def export(
     format: Annotated[
         Literal["geojson", "asap", "aperio"] | None, typer.Option("--format", help="Needed for .xml.")
     ] = None,
+    whole_picture: Annotated[
+        bool,
+        typer.Option(
+            "--whole-picture",
+            help="Count from the whole picture, as ASAP does, where the slide's file shows only what was scanned.",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Write the regions of a slide for QuPath, ASAP or ImageScope."""
     from napari_slidecorr.io import write_regions
     from napari_slidecorr.project import Project
+    from napari_slidecorr.region_import import in_whole_picture
 
     project = Project.open(folder)
     slide_id = slide or _slide_named_like(project, out)
     if format is None and out.suffix.lower() == ".xml":
         raise RegionsError(f"{out.name}: there are two kinds of .xml; add --format asap or --format aperio.")
     regions = project.regions(slide_id)
+    if whole_picture:
+        regions = in_whole_picture(regions, project.slide(slide_id))
     write_regions(out, regions, colors=project.colors, format=format)
     facts = {"slide": slide_id, "out": out, "regions": len(regions)}
     print_result(facts, f"{slide_id}: {len(regions)} region(s) -> {out}", json=json)

@@ -221,6 +221,12 @@ def plan_import(
     return _plan(known, IDENTITY, {name: proposed_class(name, classes) for name in names})
 
 
+def in_whole_picture(regions: RegionSet, slide: Slide) -> RegionSet:
+    """Give regions as programs want them that count from the whole picture of a file, not from where the scan begins."""
+    y, x = slide.origin_px
+    return RegionSet(tuple(_moved(regions.regions, Transform(offset=(float(y), float(x))), slide.shape)))
+
+
 def proposed_class(name: str, classes: Sequence[str]) -> str:
     """Give the project's class that a class of a file most likely means: the same but for capitals and spaces."""
     if name == QUPATH_IGNORE:
@@ -242,7 +248,7 @@ def _facts(slide: Slide | None, *, tissue: bool) -> tuple[SlideFacts | None, dic
 
 
 def _plan(known: _Known, transform: Transform, mapping: Mapping[str, str | None]) -> ImportPlan:
-    moved = [replace(r, polygon=transform.polygon(r.polygon, known.shape)) for r in known.found.regions]
+    moved = _moved(known.found.regions.regions, transform, known.shape)
     skipped = Counter(known.found.skipped)
     wanted = _mapped(moved, mapping, skipped)
     inside = _inside(wanted, known.shape, skipped)
@@ -266,6 +272,13 @@ def _plan(known: _Known, transform: Transform, mapping: Mapping[str, str | None]
         mapping=dict(mapping),
         _known=known,
     )
+
+
+def _moved(regions: Sequence[Region], transform: Transform, shape: tuple[int, int] | None) -> Sequence[Region]:
+    if not transform.steps:
+        return regions
+    polygons = transform.polygons([region.polygon for region in regions], shape)
+    return [replace(region, polygon=polygon) for region, polygon in zip(regions, polygons, strict=True)]
 
 
 def _class_plans(

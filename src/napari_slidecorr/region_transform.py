@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isclose, isfinite
 from typing import Any
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 from shapely import Polygon
-from shapely.affinity import affine_transform
 
 from napari_slidecorr.errors import RegionsError
 from napari_slidecorr.geometry import YX
@@ -76,10 +77,15 @@ class Transform:
         RegionsError
             If it flips and there is no slide.
         """
-        if not self.steps:
-            return polygon
+        return self.polygons([polygon], shape)[0]
+
+    def polygons(self, polygons: Sequence[Polygon], shape: YX | None) -> list[Polygon]:
+        """Give (y, x) polygons in their new places, all at once; see `polygon`."""
+        if not self.steps or not polygons:
+            return list(polygons)
         matrix, shift = self._affine(shape)
-        return affine_transform(polygon, [*matrix.ravel(), *shift])
+        moved = shapely.transform(np.asarray(polygons, dtype=object), lambda points: points @ matrix.T + shift)
+        return list(moved)
 
     def points(self, points: NDArray[np.float64], shape: YX | None) -> NDArray[np.float64]:
         """Give (y, x) points, shape (n, 2), in their new place; see `polygon`."""

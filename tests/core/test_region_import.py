@@ -11,7 +11,7 @@ from napari_slidecorr.errors import ProjectError, RegionsError
 from napari_slidecorr.io import open_slide, write_regions
 from napari_slidecorr.project import Project
 from napari_slidecorr.region_fit import Cloud, SlideFacts
-from napari_slidecorr.region_import import KNOWN, OUTSIDE, plan_import, proposed_class
+from napari_slidecorr.region_import import KNOWN, OUTSIDE, in_whole_picture, plan_import, proposed_class
 from napari_slidecorr.region_transform import IDENTITY, Transform
 from napari_slidecorr.regions import IGNORE, Region, RegionSet
 
@@ -145,6 +145,13 @@ def test_the_bounds_of_the_scan_are_tried_both_ways(slide, file, sign):
     shifted = moved(ON_TISSUE, np.eye(2), (0, sign * 300))
     plan = plan_import(file(Region("A", shifted)), slide)
     assert plan.suggestions[0].transform == Transform(offset=(0, -sign * 300))
+
+
+def test_regions_for_the_whole_picture_come_back_with_the_suggested_shift(slide, file):
+    slide.source.origin_px = (0, 300)
+    ours = RegionSet((Region("A", ON_TISSUE, "1"),))
+    plan = plan_import(file(*in_whole_picture(ours, slide)), slide)
+    assert plan.with_transform(plan.suggestions[0].transform).apply() == ours
 
 
 def test_a_slide_whose_tissue_cannot_be_seen_is_judged_by_its_size(slide, file, monkeypatch):

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from napari_slidecorr.errors import RegionsError
 from napari_slidecorr.io import open_slide, read_regions
@@ -359,6 +361,35 @@ def test_a_stroke_that_overshoots_its_beginning_has_no_hole(read):
     found = read(asap(asap_one(ring)))
     assert found.repaired == {REPAIRED: 1}
     assert sum(len(one.polygon.interiors) for one in found.regions) == 0
+
+
+SAMPLES = [
+    asap(asap_one(SQUARE), asap_one(HOLE, group="Tumor (holes)"), asap_one(SQUARE, "Spline")),
+    layers(layer(region(SQUARE, Type=0), region(HOLE, Type=0, NegativeROA=1), region(SQUARE, Type=2), name="A")),
+    layers(layer(region(SQUARE, "V", Type="Polygon"), region(HOLE, "V", Type="Polygon", NegativeROA=1), name="A")),
+    histomics({"type": "rectangle", "center": [9, 5, 0], "width": 4, "height": 1, "rotation": 1.0, "group": "A"}),
+    json.dumps([FEATURE, FEATURE]),
+]
+small = st.tuples(
+    st.integers(0, 2000), st.integers(0, 12), st.binary(max_size=4) | st.sampled_from([b"null", b"[", b'"'])
+)
+
+
+@given(sample=st.sampled_from(SAMPLES), cuts=st.lists(small, min_size=1, max_size=4))
+@settings(max_examples=400)
+def test_a_damaged_file_is_read_or_refused_and_nothing_else(tmp_path_factory, sample, cuts):
+    data = sample.encode("utf-8")
+    for at, length, instead in cuts:
+        data = data[: at % len(data)] + instead + data[at % len(data) + length :] or b" "
+    path = tmp_path_factory.getbasetemp() / "damaged.xml"
+    path.write_bytes(data)
+    sentence, regions = "damaged.xml: ", ()
+    try:
+        regions = read_regions(path).regions
+    except RegionsError as error:
+        sentence = str(error)
+    assert sentence.startswith("damaged.xml: ")
+    assert all(one.polygon.is_valid and one.area_px > 0 for one in regions)
 
 
 def test_what_is_in_a_file_decides_not_its_name(read, tmp_path):
