@@ -208,6 +208,8 @@ def measure(trials: int, windows: int, seed: int, out: Path | None = None) -> di
         rng.shuffle(kinds)
         for number, kind in enumerate(kinds):
             log.unlink(missing_ok=True)
+            for part in (project.folder / "regions").rglob("*.part"):
+                part.unlink()  # of the one before, so that those seen from now on are this one's
             child = start(kind, project.folder, log, seed + number)
             found = check(project.folder, log, kill(child, project.folder, log, rng))
             figures["trials"] += 1

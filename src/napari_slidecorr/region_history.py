@@ -26,7 +26,7 @@ import shapely
 from shapely import Polygon
 
 from napari_slidecorr.errors import RegionsError
-from napari_slidecorr.io.atomic import atomic_write_bytes, make_folder
+from napari_slidecorr.io.atomic import PART, atomic_write_bytes, make_folder
 from napari_slidecorr.io.qupath import feature_lines
 from napari_slidecorr.project_file import Stamp, stamp_of
 from napari_slidecorr.regions import Region, RegionSet
@@ -199,10 +199,10 @@ class RegionHistory:
             if kept and sum(sizes[name] for name in kept | more) > MOST_BYTES:
                 break
             kept |= more
-        for path in files:
-            if _name(path) not in kept:
-                with suppress(FileNotFoundError):
-                    path.unlink()
+        killed = self.folder.glob(f"*{SUFFIX}{PART}")  # nobody else writes now: of a program that was killed
+        for path in (*killed, *(path for path in files if _name(path) not in kept)):
+            with suppress(FileNotFoundError):
+                path.unlink()
 
 
 def change_of(before: RegionSet, now: RegionSet) -> str:

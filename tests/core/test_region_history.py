@@ -120,6 +120,15 @@ def test_bytes_are_bounded_but_the_newest_stays(history, monkeypatch):
     assert history.read(history.states()[0].name) == first(500)
 
 
+def test_what_a_killed_program_left_half_written_goes(history):
+    history.keep(first(1))
+    part = history.folder / "20200101T000000.000000Z.json.gz.part"
+    part.write_bytes(b"half")
+    history.keep(first(2), first(1))
+    assert not part.exists()
+    assert len(history.states()) == 2
+
+
 def test_a_clock_set_back_does_not_mix_the_order(history):
     history.folder.mkdir()
     history.keep(first(1))

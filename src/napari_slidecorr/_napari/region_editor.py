@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from napari_slidecorr.project import Project
 
-SAVE_AFTER_MS = 300
+SAVE_AFTER_MS = 100
 """From the first change that is not saved, however many follow."""
 
 TRY_AGAIN_MS = 5000
@@ -37,7 +37,7 @@ class RegionEditor:
     """Listens to a Shapes layer of regions and keeps project, history and layer in step.
 
     Every change of the layer by hand is read back once the hand has let go, becomes a step that can be undone, and is
-    on its way to the disk within 0.3 s, written in a thread. What is done by a method (`reclass`, `cut_hole`, `undo`) goes the other way: first the
+    on its way to the disk within 0.1 s, written in a thread. What is done by a method (`reclass`, `cut_hole`, `undo`) goes the other way: first the
     regions, then the layer.
 
     Parameters
