@@ -51,7 +51,8 @@ class MapComparison:
         NaN where one of them has no prediction.
         """
         first = self.first.probabilities[self.first.classes.index(class_name)]
-        return first - self._at_first(self.second.probabilities[self.second.classes.index(class_name)])
+        second = self._at_first(self.second.probabilities[self.second.classes.index(class_name)])
+        return np.asarray(first - second, np.float32)
 
     def disagreement(self) -> NDArray[np.float32]:
         """1 where the most probable classes have different names, 0 where they are the same, NaN where one is missing."""
@@ -63,7 +64,7 @@ class MapComparison:
         """The most probable class of each cell as a number that both maps share; NaN where nothing is predicted."""
         every = list(dict.fromkeys([*self.first.classes, *self.second.classes]))
         numbers = np.asarray([np.nan, *(every.index(name) for name in prediction.classes)], np.float32)
-        return numbers[prediction.class_map()]
+        return np.asarray(numbers[prediction.class_map()])
 
     def _at_first(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Values of the second map at the centres of the first one's cells, NaN beyond it."""

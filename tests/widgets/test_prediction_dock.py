@@ -417,7 +417,7 @@ def test_two_maps_are_compared_by_swipe_and_difference(qtbot, shown, ends):
     classes, compared = (find_layer(shown.viewer, kind, slide_id) for kind in ("class_map", "compared"))
     for position in (0, 300, 700, 1000):
         comparison.slider.setValue(position)
-        x = comparison._place_px()
+        x = comparison._place_px(comparison._comparison)
         for layer, prediction, right in ((classes, first, False), (compared, other, True)):
             edges = np.asarray(prediction.grid.cell_edges_px(1))
             visible = ((edges[:-1] + edges[1:]) / 2 >= x) == right

@@ -142,72 +142,74 @@ class MapComparisonBox(QWidget):
     def _on_how(self) -> None:
         if self._view is None or self._comparison is None:
             return
-        how, swipes = self.how.currentData(), self.how.currentData() is SWIPE
+        view, comparison, how = self._view, self._comparison, self.how.currentData()
+        swipes = how is SWIPE
         for kind in ("compared", "swipe"):
-            layer = find_layer(self._viewer, kind, self._view.prediction.slide_id)
+            layer = find_layer(self._viewer, kind, view.prediction.slide_id)
             if layer is not None:
                 layer.visible = swipes
         if swipes:
-            self._view.show_class(None)
-            self._hide("difference")
-            self._show_compared()
+            view.show_class(None)
+            self._hide(view, "difference")
+            self._show_compared(view, comparison)
             self._swipe()
         else:
-            self._view.clip(slice(None))
-            self._view.class_map.visible = self._view.probability.visible = False
-            self._show_difference(how)
+            view.clip(slice(None))
+            view.class_map.visible = view.probability.visible = False
+            self._show_difference(view, comparison, how)
         self._update()
 
-    def _show_compared(self) -> None:
+    def _show_compared(self, view: MapView, comparison: MapComparison) -> None:
         """Lay the class map of the second map into the viewer."""
-        second = self._comparison.second
-        self._whole, arguments = class_layer(second, self._colors, self._view.threshold)
+        second = comparison.second
+        self._whole, arguments = class_layer(second, self._colors, view.threshold)
         arguments |= map_frame(second, "compared") | {"name": f"{second.slide_id} classes, other map"}
-        layer = self._put("compared", "Labels", self._whole.copy(), arguments)
+        layer = self._put(view, "compared", "Labels", self._whole.copy(), arguments)
         layer.editable = False
-        layer.opacity = self._view.class_map.opacity
+        layer.opacity = view.class_map.opacity
         layer.visible = True
 
     def _swipe(self) -> None:
         """Part the two maps at a vertical line."""
         if self._view is None or self._comparison is None or self.how.currentData() is not SWIPE:
             return
-        x = self._place_px()
-        second = find_layer(self._viewer, "compared", self._view.prediction.slide_id)
+        view, comparison = self._view, self._comparison
+        x = self._place_px(comparison)
+        second = find_layer(self._viewer, "compared", view.prediction.slide_id)
         if second is None:
             return
-        self._view.clip(slice(0, _columns_left_of(self._comparison.first, x)))
-        show_columns(second.data, self._whole, slice(_columns_left_of(self._comparison.second, x), None))
+        view.clip(slice(0, _columns_left_of(comparison.first, x)))
+        show_columns(second.data, self._whole, slice(_columns_left_of(comparison.second, x), None))
         second.refresh(extent=False, thumbnail=False)
-        self._show_line(x)
+        self._show_line(view, comparison, x)
 
-    def _place_px(self) -> float:
+    def _place_px(self, comparison: MapComparison) -> float:
         """Where the line stands, in level-0 pixels: the slider goes over what is in view."""
-        width = self._comparison.first.grid.extent_px[1]
+        width = comparison.first.grid.extent_px[1]
         box = self._in_view()
         low, high = (0.0, width) if box is None else (max(0.0, box.x0), min(width, float(box.x1)))
         return low + (high - low) * self.slider.value() / STEPS
 
-    def _show_line(self, x: float) -> None:
-        grid = self._comparison.first.grid
+    def _show_line(self, view: MapView, comparison: MapComparison, x: float) -> None:
+        grid = comparison.first.grid
         mpp = grid.mpp or (1.0, 1.0)
         data = np.asarray([[[-0.5, x - 0.5], [grid.extent_px[0], 0]]])  # napari puts pixel centres on integers
         width = LINE_PX / (self._viewer.scene.camera.zoom * mpp[1])
-        arguments = map_frame(self._comparison.first, "swipe") | {
-            "name": f"{self._comparison.first.slide_id} swipe",
+        arguments = map_frame(comparison.first, "swipe") | {
+            "name": f"{comparison.first.slide_id} swipe",
             "scale": mpp,
             "translate": (0.0, 0.0),
             "edge_width": width,
             "edge_color": "white",
             "vector_style": "line",
         }
-        layer = self._put("swipe", "Vectors", data, arguments)
+        layer = self._put(view, "swipe", "Vectors", data, arguments)
         layer.edge_width = width
         layer.visible = True
 
-    def _show_difference(self, how: Any) -> None:
-        first = self._comparison.first
-        values = self._comparison.disagreement() if how is DISAGREEMENT else self._comparison.difference(how)
+    def _show_difference(self, view: MapView, comparison: MapComparison, how: Any) -> None:
+        first = comparison.first
+        values = comparison.disagreement() if how is DISAGREEMENT else comparison.difference(how)
         arguments = map_frame(first, "difference") | {
             "name": f"{first.slide_id} difference",
             "colormap": difference_colormap(),
@@ -215,13 +217,13 @@ class MapComparisonBox(QWidget):
             "blending": "translucent",
             "opacity": 0.8,
         }
-        self._put("difference", "Image", values, arguments).visible = True
+        self._put(view, "difference", "Image", values, arguments).visible = True
 
-    def _put(self, kind: Kind, layer_type: str, data: Any, arguments: dict[str, Any]) -> Any:
+    def _put(self, view: MapView, kind: Kind, layer_type: str, data: Any, arguments: dict[str, Any]) -> Any:
         """Put data into the layer of a kind, made anew right above the class map if there is none."""
         import napari.layers
 
-        layer = find_layer(self._viewer, kind, self._view.prediction.slide_id)
+        layer = find_layer(self._viewer, kind, view.prediction.slide_id)
         if layer is not None:
             for name in ("scale", "translate", "metadata"):
                 setattr(layer, name, arguments[name])
@@ -230,24 +232,25 @@ class MapComparisonBox(QWidget):
         layers = self._viewer.layers
         chosen = list(layers.selection)
         layer = getattr(napari.layers, layer_type)(data, **arguments)
-        layers.insert(max(layers.index(self._view.class_map), layers.index(self._view.probability)) + 1, layer)
+        layers.insert(max(layers.index(view.class_map), layers.index(view.probability)) + 1, layer)
         layers.selection = chosen
         return layer
 
-    def _hide(self, kind: Kind) -> None:
-        layer = find_layer(self._viewer, kind, self._view.prediction.slide_id)
+    def _hide(self, view: MapView, kind: Kind) -> None:
+        layer = find_layer(self._viewer, kind, view.prediction.slide_id)
         if layer is not None:
             layer.visible = False
 
     def _update(self) -> None:
         """Show what belongs to the choice, and say what the colours mean."""
-        runs, how = self._comparison is not None, self.how.currentData()
+        comparison, how = self._comparison, self.how.currentData()
+        runs = comparison is not None
         for widget, shown in ((self.how, runs), (self.slider, runs and how is SWIPE)):
             widget.setVisible(shown)
             self.layout().labelForField(widget).setVisible(shown)
         self.told.setVisible(runs)
-        if runs:
-            self.told.setText(_told(self._comparison, how))
+        if comparison is not None:
+            self.told.setText(_told(comparison, how))
 
 
 def difference_colormap() -> Any:
