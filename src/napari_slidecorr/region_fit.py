@@ -19,7 +19,7 @@ from napari_slidecorr.tissue import TissueMask, find_tissue
 POOR = 0.5
 """Regions of which less than this share lies on tissue are offered every transform."""
 
-_BETTER, _BETTER_SHIFT = 0.25, 0.1
+_BETTER, _BETTER_SHIFT, _BETTER_PER_STEP = 0.25, 0.1, 0.1
 _COST_OF_STEP = 0.03
 _SAMPLES = 4000
 _MOST = 5
@@ -131,7 +131,8 @@ def suggestions(cloud: Cloud, slide: SlideFacts) -> tuple[Suggestion, ...]:
     """Give the transforms with which the regions lie clearly better on tissue than as they are; best first.
 
     Shifts by the slide's bounds are tried whatever the overlap is, the others where it is poor. A transform with more
-    steps must be better by some, so that of two which do as well the simpler one comes first.
+    steps must do better by more: of so many combinations some fit by chance, and of two that do as well the simpler one
+    comes first.
     """
     now, now_outside = cloud.shares(IDENTITY, slide)
     if now is None or not len(cloud.points):
@@ -139,7 +140,8 @@ def suggestions(cloud: Cloud, slide: SlideFacts) -> tuple[Suggestion, ...]:
     found = []
     for transform, why in _candidates(slide, only_shifts=now >= POOR):
         on_tissue, outside = cloud.shares(transform, slide)
-        needed = _BETTER_SHIFT if transform.steps == 1 and transform.offset != (0, 0) else _BETTER
+        one_shift = transform.steps == 1 and transform.offset != (0, 0)
+        needed = _BETTER_SHIFT if one_shift else _BETTER + _BETTER_PER_STEP * (transform.steps - 1)
         if on_tissue is not None and on_tissue >= now + needed and outside <= max(now_outside, 0.05):
             found.append(Suggestion(transform, on_tissue, outside, why))
     found.sort(key=lambda one: (_COST_OF_STEP * one.transform.steps - one.on_tissue, one.transform.steps))

@@ -156,10 +156,10 @@ class ImportPlan:
                 self._known.found.regions.regions[0].polygon, self._known.shape
             ).bounds
             height, width = self._known.shape or (0, 0)
-            advice = f"try: {self.suggestions[0].transform.text}" if self.suggestions else "is it another slide's file?"
+            advice = f"try: {self.suggestions[0].transform.text}" if self.suggestions else "choose its own slide"
             raise RegionsError(
                 f"{self.path.name}: all {lost} regions lie outside of the slide; region 1 begins at x {x0:.0f}, "
-                f"y {y0:.0f}, and the slide has {width} x {height} pixels; {advice.rstrip('.')}."
+                f"y {y0:.0f}, and the slide has {width} x {height} pixels; {advice}."
             )
         old = self._known.existing if existing is None else existing
         return old.added(not_in(old, self.regions.regions))
