@@ -129,18 +129,26 @@ def truncated_among_good(client: Any, project: Project) -> dict[str, int]:
     return {"failed_of_truncated": states.count("failed"), "done_beside_truncated": states.count("predicted")}
 
 
+def say(what: str) -> None:
+    print(f"{time.strftime('%X')} {what}", file=sys.stderr, flush=True)
+
+
 def measure(slides: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as name:
         project = make_project(Path(name), slides)
+        say("slides made")
         alone = loop_in_child(project)
         expected = take_maps(project, "loop")
+        say("loop done")
         begin = time.perf_counter()
         with client_on(2) as client:
             start = time.perf_counter() - begin
             two = with_workers(client, project)
             found = take_maps(project, "two")
+            say("two workers done")
             killed = kill_in_the_middle(client, project, 2 if slides < 50 else 5)
             after = take_maps(project, "killed")
+            say("killing done")
             cut = truncated_among_good(client, project)
     return {
         "slides": slides,
