@@ -32,6 +32,14 @@ class RunningJob(Protocol):
         """Ask it to stop after its next event."""
         ...
 
+    def pause(self) -> None:
+        """Take no further event until `resume`; a cancelled job still ends."""
+        ...
+
+    def resume(self) -> None:
+        """Go on where it was paused."""
+        ...
+
     def stop(self, seconds: float) -> bool:
         """Cancel and wait; False when it still runs after that time."""
         ...
@@ -60,6 +68,8 @@ class Session:
         Names or colours are others; carries the folder of a run that somebody wants to train on from.
     job_started, job_event, job_ended
         Carry the title, each `Event`, and the one `JobEnd`.
+    job_paused
+        Whether the running job pauses now.
     message
         A sentence for the user, and whether it is an error.
     """
@@ -76,6 +86,7 @@ class Session:
     job_started = Signal(str)
     job_event = Signal(Event)
     job_ended = Signal(JobEnd)
+    job_paused = Signal(bool)
     message = Signal(str, bool)
 
     def __init__(self, runner: Runner) -> None:
@@ -84,6 +95,7 @@ class Session:
         self._current_slide: str | None = None
         self._job: RunningJob | None = None
         self._job_title = ""
+        self._paused = False
 
     @property
     def project(self) -> Project | None:
@@ -231,7 +243,7 @@ class Session:
             self._tell_result(event)
 
         def pass_end(end: JobEnd) -> None:
-            self._job, self._job_title = None, ""
+            self._job, self._job_title, self._paused = None, "", False
             if on_end is not None:
                 on_end(end)
             self.job_ended.emit(end)
@@ -241,9 +253,29 @@ class Session:
         return True
 
     def cancel(self) -> None:
-        """Ask the running job to stop after its next event; nothing happens without one."""
+        """Ask the running job to stop after its next event, also a paused one; nothing happens without one."""
         if self._job is not None:
             self._job.cancel()
+
+    @property
+    def paused(self) -> bool:
+        """Whether the running job was asked to pause."""
+        return self._paused
+
+    def pause(self) -> None:
+        """Let the running job rest after its next event; nothing happens without one."""
+        self._set_paused(paused=True)
+
+    def resume(self) -> None:
+        """Let a paused job go on."""
+        self._set_paused(paused=False)
+
+    def _set_paused(self, *, paused: bool) -> None:
+        if self._job is None or paused == self._paused:
+            return
+        (self._job.pause if paused else self._job.resume)()
+        self._paused = paused
+        self.job_paused.emit(paused)
 
     def close(self, seconds: float = 10.0) -> bool:
         """Cancel the running job, wait for its end and let others write; False when it still runs after that time."""

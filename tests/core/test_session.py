@@ -18,6 +18,12 @@ class HandRunner:
     def cancel(self):
         self.cancelled = True
 
+    def pause(self):
+        self.paused = True
+
+    def resume(self):
+        self.paused = False
+
     def stop(self, seconds):
         self.cancelled = True
         self.on_end(JobEnd(JobStatus.CANCELLED))
@@ -58,6 +64,22 @@ def test_a_job_starts_speaks_and_ends_once(session, runner, heard):
         ("message", "Training completed.", False),
     ]
     assert (session.busy, session.job_title) == (False, "")
+
+
+def test_a_job_pauses_and_goes_on(session, runner):
+    told = []
+    session.job_paused.connect(told.append)
+    session.pause()
+    assert not session.paused, "nothing runs"
+    session.start(list, "Training")
+    session.pause()
+    session.pause()
+    assert (session.paused, runner.paused, session.busy) == (True, True, True)
+    session.resume()
+    assert (session.paused, runner.paused, told) == (False, False, [True, False])
+    session.pause()
+    runner.on_end(JobEnd(JobStatus.CANCELLED))
+    assert not session.paused, "the next job does not begin paused"
 
 
 def test_a_second_job_is_refused_with_a_message(session, runner, heard):

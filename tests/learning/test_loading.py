@@ -31,6 +31,22 @@ def test_reads_no_further_than_two_batches_ahead():
     reader.close()
 
 
+def test_threads_rest_while_nothing_is_taken_and_go_on_after():
+    read = []
+    reader = read_ahead(
+        [[3 * i, 3 * i + 1, 3 * i + 2] for i in range(20)], lambda item: read.append(item) or item, workers=2
+    )
+    assert next(reader) == [0, 1, 2]
+    time.sleep(0.1)
+    ahead, cpu = len(read), time.process_time()
+    assert ahead <= 3 * (1 + AHEAD)
+    time.sleep(0.5)
+    assert len(read) == ahead
+    assert time.process_time() - cpu < 0.25, "nobody spins"
+    assert list(reader) == [[3 * i, 3 * i + 1, 3 * i + 2] for i in range(1, 20)]
+    assert not reading_threads()
+
+
 def test_closing_drops_what_has_not_begun_and_ends_the_threads():
     begun, gate = [], threading.Event()
 

@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 import threading
 from dataclasses import replace
 
@@ -349,6 +350,82 @@ def test_a_damaged_slide_ends_the_training_with_its_error(start, config, slides)
     with pytest.raises(SlideError, match=r"tile \(3, 4\) is damaged"):
         drain(start(config, slides={**slides, "s1": replace(slides["s1"], source=Damaged())}))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("read-patches")]
+
+
+def test_a_slide_that_vanishes_within_an_epoch_keeps_the_epochs_before_it(start, config, slides, tmp_path):
+    class Vanishing:
+        gone = False
+
+        def __getattr__(self, name):
+            return getattr(slides["s1"].source, name)
+
+        def read_level(self, *where):
+            if self.gone:
+                raise SlideError("s1.tif: cannot be read any more; is the disk still there?")
+            return slides["s1"].source.read_level(*where)
+
+    source = Vanishing()
+    config = replace(config, epochs=3)
+    events = start(config, slides={**slides, "s1": replace(slides["s1"], source=source)})
+    next(event for event in events if isinstance(event, EpochDone))
+    next(event for event in events if isinstance(event, BatchDone))
+    source.gone = True
+    with pytest.raises(SlideError, match="is the disk still there"):
+        list(events)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("read-patches")]
+    record = read_run(tmp_path / "run")
+    assert (record.state, len(record.curve), record.resumable) == ("failed", 1, True)
+    assert "is the disk still there" in record.sentence
+    whole = drain(start(config, "whole"))
+    assert numbers(drain(start(config, resume=True))) == numbers(whole)
+    assert same_weights(weights(tmp_path / "whole"), weights(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("objective", [CrossEntropyConfig(), ScrConfig(), SdaConfig(), CoralConfig(), GroupDroConfig()])
+def test_constant_pixels_train_without_harm_and_tell_chance(objective, start, config, slides):
+    class Grey:
+        def __getattr__(self, name):
+            return getattr(slides["s1"].source, name)
+
+        def read_level(self, _level, _y, _x, height, width):
+            return np.full((height, width, 3), 127, np.uint8)
+
+    grey = {name: replace(slide, source=Grey()) for name, slide in slides.items()}
+    result = drain(start(replace(config, objective=objective, epochs=1), slides=grey))
+    assert np.isfinite(result.epochs[-1].loss)
+    assert result.epochs[-1].validation_auc == 0.5
+
+
+def test_a_checkpoint_of_another_architecture_is_told(start, config, tmp_path):
+    stop_after_epochs(start(config), 1)
+    stop_after_epochs(start(replace(config, backbone="test_convnext"), "other"), 1)
+    shutil.copy(tmp_path / "other" / "checkpoint.safetensors", tmp_path / "run" / "checkpoint.safetensors")
+    with pytest.raises(TrainingError, match=r"checkpoint.safetensors: training cannot go on"):
+        drain(start(config, resume=True))
+
+
+@pytest.mark.parametrize("byte", [0, 8, 100, -1])
+def test_a_tampered_checkpoint_never_crashes(byte, start, config, tmp_path):
+    stop_after_epochs(start(config), 1)
+    path = tmp_path / "run" / "checkpoint.safetensors"
+    data = bytearray(path.read_bytes())
+    data[byte] ^= 0xFF
+    path.write_bytes(bytes(data))
+    with pytest.raises(TrainingError, match=r"checkpoint.safetensors: training cannot go on"):
+        drain(start(config, resume=True))
+
+
+def test_a_tampered_config_is_told(start, config, tmp_path):
+    stop_after_epochs(start(config), 1)
+    path = tmp_path / "run" / "config.json"
+    told = json.loads(path.read_text())
+    for broken in ("", "[]", json.dumps({**told, "settings": {"epochs": -1}}), json.dumps({"settings": None})):
+        path.write_text(broken)
+        with pytest.raises(TrainingError, match=r"config.json: cannot be read|was begun with other"):
+            start(config, resume=True)
+    path.write_text(json.dumps({**told, "reductions": [{"epoch": "one"}]}))
+    with pytest.raises(TrainingError, match=r"config.json: cannot be read"):
+        drain(start(config, resume=True))
 
 
 def test_a_folder_that_cannot_be_made_is_told(start, config, tmp_path):

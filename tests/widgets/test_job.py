@@ -132,6 +132,31 @@ def test_cancel_closes_the_generator_in_its_own_thread(qtbot, heard):
     assert heard.ends[0].status is JobStatus.CANCELLED
 
 
+def test_a_paused_job_takes_no_event_until_it_goes_on_or_is_cancelled(qtbot, heard):
+    taken = []
+
+    def events():
+        for number in range(100):
+            taken.append(number)
+            time.sleep(0.02)
+            yield Trained(phase="step", result=number)
+
+    job = Job(events, heard.on_event, heard.on_end)
+    qtbot.waitUntil(lambda: len(taken) > 2)
+    job.pause()
+    qtbot.wait(100)
+    count = len(taken)
+    qtbot.wait(300)
+    assert len(taken) == count
+    job.resume()
+    qtbot.waitUntil(lambda: len(taken) > count + 2)
+    job.pause()
+    job.cancel()
+    qtbot.waitUntil(lambda: bool(heard.ends))
+    assert heard.ends[0].status is JobStatus.CANCELLED
+    assert len(taken) < 100
+
+
 def test_an_error_while_closing_is_a_failure(qtbot, heard):
     def events():
         try:

@@ -28,8 +28,16 @@ logger = logging.getLogger(__name__)
 THREAD_NAME = "slidecorr-job"
 
 
-def run_to_end(make_events: MakeEvents, on_event: OnEvent, is_cancelled: Callable[[], bool]) -> JobEnd:
-    """Step a stream of events to its end in the current thread, and close it there; never raises."""
+def run_to_end(
+    make_events: MakeEvents,
+    on_event: OnEvent,
+    is_cancelled: Callable[[], bool],
+    rest: Callable[[], object] = lambda: None,
+) -> JobEnd:
+    """Step a stream of events to its end in the current thread, and close it there; never raises.
+
+    ``rest`` is called between two events, and returns when the next one is wanted: a stream that is not stepped rests.
+    """
     last: Event | None = None
     try:
         if is_cancelled():
@@ -37,6 +45,7 @@ def run_to_end(make_events: MakeEvents, on_event: OnEvent, is_cancelled: Callabl
         with interruptible(is_cancelled), closing(throttle(iter(make_events()))) as events:
             for last in events:
                 on_event(last)
+                rest()
                 if is_cancelled():
                     return JobEnd(JobStatus.CANCELLED)
         return JobEnd(JobStatus.COMPLETED, result=getattr(last, "result", None))
@@ -64,6 +73,8 @@ class Job(QObject):
         super().__init__()
         self._on_event, self._on_end = on_event, on_end
         self._cancelled = threading.Event()
+        self._wanted = threading.Event()
+        self._wanted.set()
         self._ended = False
         self._slot_error: BaseException | None = None
         self._event.connect(self._deliver_event)
@@ -74,6 +85,16 @@ class Job(QObject):
     def cancel(self) -> None:
         """Ask it to stop, after its next event or within a step that asks `check_interrupted`."""
         self._cancelled.set()
+        self._wanted.set()
+
+    def pause(self) -> None:
+        """Take no further event until `resume`."""
+        if not self._cancelled.is_set():
+            self._wanted.clear()
+
+    def resume(self) -> None:
+        """Go on where it was paused."""
+        self._wanted.set()
 
     def stop(self, seconds: float) -> bool:
         """Cancel, wait, and deliver what was still on its way; False when it still runs after that time."""
@@ -86,7 +107,7 @@ class Job(QObject):
         return True
 
     def _run(self, make_events: MakeEvents) -> None:
-        self._end.emit(run_to_end(make_events, self._event.emit, self._cancelled.is_set))
+        self._end.emit(run_to_end(make_events, self._event.emit, self._cancelled.is_set, self._wanted.wait))
 
     @Slot(object)  # type: ignore[untyped-decorator]
     def _deliver_event(self, event: Event) -> None:

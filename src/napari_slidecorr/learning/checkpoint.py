@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,8 +43,8 @@ def save_checkpoint(run: Path, trainee: Trainee, epochs: list[EpochDone]) -> Non
         **_named("objective", trainee.objective.state_dict()),
         **_optimizer_tensors(trainee.optimizer),
     }
-    meta = json.dumps({"epochs": [asdict(epoch) for epoch in epochs]})
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    meta = json.dumps({"epochs": [asdict(epoch) for epoch in epochs], "sha256": _digest(plain)})
     atomic_write_bytes(run / CHECKPOINT_NAME, save(plain, {_META: meta}))
 
 
@@ -69,6 +70,8 @@ def load_checkpoint(run: Path, trainee: Trainee) -> list[EpochDone]:
         with safe_open(path, "pt") as file:
             meta = json.loads((file.metadata() or {})[_META])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        if meta.get("sha256", found := _digest(tensors)) != found:  # older ones have none
+            raise ValueError("its numbers were changed")
         trainee.model.load_state_dict(_part("model", tensors))
         trainee.objective.load_state_dict(_part("objective", tensors))
         _restore_optimizer(trainee.optimizer, _part("optimizer", tensors))
@@ -77,6 +80,14 @@ def load_checkpoint(run: Path, trainee: Trainee) -> list[EpochDone]:
         raise TrainingError(
             f"{path}: training cannot go on from this checkpoint ({error}). Start a new run instead."
         ) from error
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _named(prefix: str, tensors: dict[str, Any]) -> dict[str, Tensor]:
