@@ -1,0 +1,110 @@
+"""The fast way as a user has it: real slide files, real commands."""
+
+import json
+
+import numpy as np
+import pytest
+from shapely import Polygon
+from typer.testing import CliRunner
+
+from napari_slidecorr.backbone_table import BACKBONES
+from napari_slidecorr.cli import app
+from napari_slidecorr.config import PatchConfig
+from napari_slidecorr.errors import CohortError, ProjectError
+from napari_slidecorr.events import drain
+from napari_slidecorr.fast_config import FastConfig
+from napari_slidecorr.fast_project import fast_train, fill_features, labelled_slides, simple_regions
+from napari_slidecorr.io import read_map, write_regions
+from napari_slidecorr.learning.extractor import Extractor
+from napari_slidecorr.learning.features import FeaturesDone
+from napari_slidecorr.project import Project
+from napari_slidecorr.regions import Region, RegionSet
+from napari_slidecorr.sample_data import make_cohort
+
+QUICK = ["--backbone", "test_resnet", "--weights", "random", "--size-px", "32", "--device", "cpu"]
+CONFIG = FastConfig(backbone="test_resnet", weights="random", patches=PatchConfig(size_px=32), device="cpu")
+
+
+def call_json(*arguments):
+    outcome = CliRunner().invoke(app, [*map(str, arguments), "--json"], catch_exceptions=False)
+    assert outcome.exit_code == 0, outcome.output
+    return json.loads(outcome.stdout)
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    *_, made = make_cohort(tmp_path_factory.mktemp("slides"), slides=4, size_px=512)
+    return made.result
+
+
+@pytest.fixture
+def project(tmp_path, cohort, monkeypatch):
+    monkeypatch.setenv("SLIDECORR_CACHE_DIR", str(tmp_path / "cache"))
+    made = Project.create(tmp_path / "study", ("tumour",))
+    for slide in cohort:
+        (known,) = made.add_slides([slide.path])
+        write_regions(tmp_path / "regions.geojson", slide.regions)
+        made.import_regions(known.id, tmp_path / "regions.geojson")
+    return made
+
+
+def test_features_then_a_head_then_a_map(project, monkeypatch):
+    first = call_json("features", project.folder, *QUICK)
+    assert set(first["patches"]) == {slide.id for slide in project.cohort}
+    assert all(first["patches"].values())
+    assert first["cache"]["slides"] == 4
+    with monkeypatch.context() as patch:
+        patch.setattr(Extractor, "features", lambda *_: pytest.fail("computed again"))
+        assert call_json("features", project.folder, *QUICK) == first
+    run = call_json("fast-train", project.folder, *QUICK, "--penalty", 0.1)
+    assert run["run"].endswith("fast-test_resnet-001")
+    assert run["validation_auc"] > 0.6
+    chosen = project.cohort[0].id
+    (made,) = call_json("predict", project.folder, "--slide", chosen, "--device", "cpu")["maps"]
+    assert np.isfinite(read_map(made["map"]).probabilities).any()
+    assert call_json("info", project.folder)["runs"]
+
+
+def test_remedies_are_told_as_json(project):
+    told = call_json("remedies", project.folder, *QUICK, "--no-adapters")
+    assert told["rows"][0]["gain"] == 0
+    assert {"centring 0.5", "projection 4", "penalty 0.1"} <= {row["name"] for row in told["rows"]}
+    assert told["proposal"] is None  # four slides are too few
+    assert told["warning"]
+
+
+def test_backbones_are_told_with_their_terms():
+    told = call_json("backbones")["backbones"]
+    assert [known["name"] for known in told] == [known.name for known in BACKBONES]
+    assert all(known["licence"] and known["page"].startswith("https://huggingface.co/") for known in told)
+
+
+def test_runs_have_names_of_their_own(project):
+    with pytest.raises(ProjectError, match="cannot be named"):
+        fast_train(project, CONFIG, name="../x")
+    drain(fast_train(project, CONFIG, name="mine"))
+    with pytest.raises(ProjectError, match="of that name already"):
+        fast_train(project, CONFIG, name="mine")
+    assert [run.name for run in project.runs()] == ["mine"]
+
+
+def test_a_project_without_regions_is_told(tmp_path, cohort):
+    empty = Project.create(tmp_path / "empty", ("tumour", "stroma"))
+    empty.add_slides([cohort[0].path])
+    with pytest.raises(CohortError, match="no regions yet"):
+        labelled_slides(empty)
+
+
+def test_some_slides_can_be_filled(project):
+    chosen = project.cohort[1].id
+    events = list(fill_features(project, CONFIG, [chosen]))
+    assert [event.result.slide_id for event in events if isinstance(event, FeaturesDone)] == [chosen]
+    with pytest.raises(ProjectError, match="no slide 'x'"):
+        fill_features(project, CONFIG, ["x"])
+
+
+def test_an_outline_drawn_across_itself_becomes_its_parts():
+    bow_tie = Region("tumour", Polygon([(0, 0), (100, 100), (100, 0), (0, 100)]))
+    parts = simple_regions(RegionSet((bow_tie,)))
+    assert len(parts) == 2
+    assert all(region.polygon.is_valid for region in parts)
