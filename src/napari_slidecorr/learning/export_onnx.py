@@ -26,6 +26,9 @@ OPSET = 18
 class _FromPixels(nn.Module):
     """The whole way from pixels to probabilities, so that a reader can do nothing wrong."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, model: PatchClassifier) -> None:
         super().__init__()
         self.model = model
