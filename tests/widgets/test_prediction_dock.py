@@ -388,14 +388,17 @@ def test_moving_the_view_turns_the_map_that_is_made(qtbot, shown, ends):
             early.append(event)
 
     shown.session.job_event.connect(move)
-    shown.form.edits["overlap"].write(0.75)
-    predict(qtbot, shown, ends)
-    first_low = next(
-        i
-        for i, event in enumerate(early)
-        if np.max(event.rows.stop if isinstance(event, BlockDone) else event.rows) > 60
-    )
-    assert first_low < len(early) / 2
+    shown.form.edits["overlap"].write(0.5)
+    click(qtbot, shown.predict_button)
+    qtbot.waitUntil(lambda: any(lowest_row(event) > 30 for event in early), timeout=60_000)
+    done = next(event.done for event in early if lowest_row(event) > 30)
+    assert done < early[0].total / 2
+    click(qtbot, shown.job.cancel)
+    qtbot.waitUntil(lambda: bool(ends), timeout=60_000)
+
+
+def lowest_row(event):
+    return event.rows.stop - 1 if isinstance(event, BlockDone) else event.rows.max()
 
 
 def two_maps(qtbot, dock, ends):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QSizePolicy, QSlider, QWidget
 
@@ -28,6 +29,7 @@ SWIPE, DISAGREEMENT = object(), object()
 
 KINDS: tuple[Kind, ...] = ("compared", "difference", "swipe")
 STEPS = 1000
+LEAST_FULL = 0.05
 LINE_PX = 3
 """Width on the screen of the line that parts the two maps."""
 
@@ -210,14 +212,18 @@ class MapComparisonBox(QWidget):
     def _show_difference(self, view: MapView, comparison: MapComparison, how: Any) -> None:
         first = comparison.first
         values = comparison.disagreement() if how is DISAGREEMENT else comparison.difference(how)
+        limit = _full_colour(values)
         arguments = map_frame(first, "difference") | {
             "name": f"{first.slide_id} difference",
             "colormap": difference_colormap(),
-            "contrast_limits": (-1.0, 1.0),
+            "contrast_limits": (-limit, limit),
             "blending": "translucent",
             "opacity": 0.8,
         }
-        self._put(view, "difference", "Image", values, arguments).visible = True
+        layer = self._put(view, "difference", "Image", values, arguments)
+        layer.contrast_limits_range = -1.0, 1.0
+        layer.contrast_limits = -limit, limit
+        layer.visible = True
 
     def _put(self, view: MapView, kind: Kind, layer_type: str, data: Any, arguments: dict[str, Any]) -> Any:
         """Put data into the layer of a kind, made anew right above the class map if there is none."""
@@ -274,4 +280,14 @@ def _told(comparison: MapComparison, how: Any) -> str:
         both = int(np.isfinite(values).sum())
         share = float(np.nansum(values)) / both if both else 0.0
         return f"Red: the most probable classes differ, in {share:.1%} of the {both} cells that both maps have."
-    return f"Red: {how} is more probable in the map above. Blue: in the other. Clear: alike, or missing in one."
+    limit = _full_colour(comparison.difference(how))
+    return (
+        f"Red: {how} is more probable in the map above, by {limit:.2f} or more where it is fullest. Blue: in the other. "
+        "Clear: alike, or missing in one."
+    )
+
+
+def _full_colour(values: NDArray[np.float32]) -> float:
+    """The difference that gets the full colour: what one cell of a hundred exceeds, 0.05 at least."""
+    known = np.abs(values[np.isfinite(values)])
+    return max(LEAST_FULL, float(np.percentile(known, 99))) if len(known) else 1.0

@@ -19,6 +19,7 @@ from napari_slidecorr.prediction_map import PredictionMap
 FULL = 100
 SWATCH_PX = (22, 14)
 RAMP_PX = (160, 12)
+CLEAR, NOT_WHOLE = "Clear: not predicted.", "This map is not complete; Predict makes the rest."
 
 
 def told_score(prediction: PredictionMap, top_k: int) -> str:
@@ -55,7 +56,8 @@ class MapLegend(QWidget):
         self._grid.setColumnStretch(1, 1)
         self._low, self._ramp, self._high = QLabel(), QLabel(), QLabel()
         self._ramp_row = row(self._low, self._ramp, self._high)
-        self._clear = QLabel("Clear: not predicted.")
+        self._clear = QLabel()
+        self._clear.setWordWrap(True)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         for widget in (self._table, self._ramp_row, self._clear):
@@ -78,11 +80,13 @@ class MapLegend(QWidget):
             area.setText(f"{areas[name]:.3g} mm²" if with_areas and areas and name in areas else "")
             if number == UNSURE:
                 self._show_line(name, shown=cells > 0)
+        self._clear.setText(CLEAR if with_areas else f"{CLEAR} {NOT_WHOLE}")
         self._table.show()
         self._ramp_row.hide()
 
     def show_ramp(self, colormap: Any, low: str, high: str) -> None:
         """Show which colours stand for which numbers."""
+        self._clear.setText(CLEAR)
         self._ramp.setPixmap(_ramp(colormap))
         self._low.setText(low)
         self._high.setText(high)
