@@ -34,6 +34,8 @@ from napari_slidecorr.sample_data import CLASS_COLORS, make_cohort  # noqa: E402
 IMAGES = Path(__file__).parent / "images" / "labelling"
 SIZE = (1366, 768)
 SIDE_PX = 2048
+LEFT_PX = 346
+"""Napari's own panels, left of the canvas, are cut off."""
 Key = Qt.Key
 
 
@@ -72,10 +74,11 @@ class Labelling:
         self.out.mkdir(parents=True, exist_ok=True)
         path = self.out / f"{name}.png"
         if widget is None:
-            Image.fromarray(self.viewer.screenshot(canvas_only=False, flash=False)[..., :3]).save(path)
+            pixels = self.viewer.screenshot(canvas_only=False, flash=False)[..., :3]
+            Image.fromarray(pixels[:, LEFT_PX:]).save(path)
         else:
             widget.grab().save(str(path))
-        image = Image.open(path).convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT)
+        image = Image.open(path).convert("RGB").quantize(128, method=Image.Quantize.FASTOCTREE)
         image.save(path, optimize=True)
         print(path.name)
 
@@ -131,9 +134,8 @@ def ours(at: Labelling) -> None:
         at.shoot("split")
     QTest.qWait(200)
     person.key(Key.Key_S)
-    person.drag((1240, 500), (1500, 800), (1800, 1030))
+    person.drag((1240, 500), (1400, 600), (1600, 800), (1750, 1000), (1800, 1030), (1800, 1034))
     QTest.qWait(100)
-    print(len(at.editor.selected_regions), "selected")
     at.shoot("select")
 
 

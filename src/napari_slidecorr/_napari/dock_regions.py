@@ -42,6 +42,7 @@ WRITABLE: dict[str, tuple[RegionFormat, str]] = {
     "Aperio ImageScope XML (*.xml)": ("aperio", ".xml"),
 }
 THUMBNAIL_PX = 800
+NARROWEST_PX = 360
 Picture = NDArray[np.uint8] | None
 
 
@@ -58,7 +59,7 @@ class RegionsDock(Dock):
         self.desk = desk_of(napari_viewer)
         self.preview: ImportPreview | None = None
         self._errands = Errands(self)
-        self.setMinimumWidth(360)
+        self.setMinimumWidth(NARROWEST_PX)
         self.slide_label = QLabel()
         self.slide_label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.body.addWidget(self.slide_label)
@@ -124,6 +125,7 @@ class RegionsDock(Dock):
     def _shortcuts(self) -> None:
         label = QLabel(f"<b>In the picture, while the regions layer is selected:</b>{html_table()}")
         label.setWordWrap(True)
+        label.setMinimumHeight(label.heightForWidth(NARROWEST_PX - 70))  # unfolding would cut what is wrapped
         folded = QCollapsible("Keys")
         folded.addWidget(label)
         self.body.addWidget(folded)

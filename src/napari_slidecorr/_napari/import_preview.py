@@ -113,7 +113,7 @@ class ImportPreview(QDialog):
         whole.addWidget(self.headline)
         whole.addLayout(middle)
         whole.addWidget(self.buttons)
-        self.resize(2 * PICTURE_PX + 120, PICTURE_PX + 200)
+        self.resize(2 * PICTURE_PX + 120, PICTURE_PX + 140)
 
     def _table(self) -> QTableWidget:
         table = QTableWidget(len(self.plan.classes), len(COLUMNS))
