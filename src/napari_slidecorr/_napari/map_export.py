@@ -22,6 +22,7 @@ FILTERS = {
     "OME-TIFF (*.ome.tif)": ".ome.tif",
     "OME-Zarr (*.ome.zarr)": ".ome.zarr",
     "Table, a line a patch (*.csv)": ".csv",
+    "The same for Python and R (*.parquet)": ".parquet",
     "Figure (*.png)": ".png",
 }
 
