@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from napari_slidecorr.events import check_interrupted
+
 MEMORY = 8
 MAX_STEPS = 60
 TOLERANCE = 2e-7
@@ -149,6 +151,7 @@ def _minimize(problems: _Problems, point: Tensor) -> tuple[Tensor, int]:
     loss, gradient = problems.at(point)
     moves: list[tuple[Tensor, Tensor, Tensor]] = []
     for step in range(MAX_STEPS):
+        check_interrupted()
         direction = -_two_loop(problems, gradient, moves)
         slope = _dot(gradient, direction)
         active = -slope > TOLERANCE
