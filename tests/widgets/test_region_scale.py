@@ -219,7 +219,7 @@ def touch_shape(desk, model, name, number, *given):
 
 @pytest.mark.usefixtures("small_limits")
 @settings(
-    max_examples=25,
+    max_examples=15,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
