@@ -80,7 +80,9 @@ def configs(draw, config_type):
     if config_type is TrainConfig:
         made["patches_per_slide"] = max(2, made["patches_per_slide"])
         if made["validation_fraction"] == 0:
-            made |= {"keep": "last", "patience": 0}
+            made |= {"keep": "last", "patience": 0, "split": "slides"}
+        if made["continue_from"]:
+            made["split"] = "slides"
     return config_type(**made)
 
 

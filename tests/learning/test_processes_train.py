@@ -169,7 +169,7 @@ def test_two_processes_train_to_the_weights_of_one(project, objective):
     alone, together = (load_file(records[name].folder / "model.safetensors") for name in (one, two))
     assert alone.keys() == together.keys()
     for name, tensor in alone.items():
-        torch.testing.assert_close(together[name], tensor, rtol=1e-2, atol=2e-3, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(together[name], tensor, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @pytest.mark.slow
