@@ -182,7 +182,13 @@ def _folder(runs: Path, config: TrainConfig, folds: int | None, name: str | None
 
 def _check_same(folder: Path, told: Mapping[str, Any]) -> None:
     path = folder / FOLDS_NAME
-    if path.is_file() and json.loads(path.read_text("utf-8")) != json.loads(json.dumps(told)):
+    if not path.is_file():
+        return
+    try:
+        begun = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ProjectError(f"{path}: cannot be read ({error}); start new folds.") from error
+    if begun != json.loads(json.dumps(told)):
         raise ProjectError(f"{folder}: was begun with other settings, slides or folds; start new ones.")
 
 

@@ -104,7 +104,20 @@ def test_folds_that_were_stopped_go_on_to_the_same(project):
 
 
 def test_one_slide_at_a_time_on_the_command_line_is_doubted(project):
-    options = ["--objective", "ce", "--backbone", "test_resnet", "--weights", "random", "--epochs", "1", "--size-px", "64", "--device", "cpu"]
+    options = [
+        "--objective",
+        "ce",
+        "--backbone",
+        "test_resnet",
+        "--weights",
+        "random",
+        "--epochs",
+        "1",
+        "--size-px",
+        "64",
+        "--device",
+        "cpu",
+    ]
     done = CliRunner().invoke(
         app, ["train", str(project.folder), "--leave-one-out", "--name", "loo", "--json", *options]
     )

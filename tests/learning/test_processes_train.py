@@ -1,6 +1,5 @@
 """The same training by one process and by two, through the package's own steps and command line."""
 
-
 import os
 import subprocess
 import sys
@@ -137,7 +136,25 @@ def project(tmp_path_factory):
     return project
 
 
-OPTIONS = ["--backbone", "test_resnet", "--weights", "random", "--epochs", "2", "--size-px", "32", "--device", "cpu", "--learning-rate", "0.003", "--colour-jitter", "--hed-jitter", "0.05", "--gradient-clip", "1"]
+OPTIONS = [
+    "--backbone",
+    "test_resnet",
+    "--weights",
+    "random",
+    "--epochs",
+    "2",
+    "--size-px",
+    "32",
+    "--device",
+    "cpu",
+    "--learning-rate",
+    "0.003",
+    "--colour-jitter",
+    "--hed-jitter",
+    "0.05",
+    "--gradient-clip",
+    "1",
+]
 
 
 def train(project, name, *options, processes=1, code=0):
