@@ -93,7 +93,7 @@ def _finding(gap: Measure, drop: Measure | None) -> Finding:
 def _opening(finding: Finding) -> Sequence[str]:
     return {
         "slide": ("This model leans on the slide.",),
-        "tissue": ("No problem here: on new slides this model does as well as on its own.",),
+        "tissue": ("No problem here: on new slides this model does about as well as on its own.",),
         "unclear": ("It cannot be told yet whether this model leans on the slide.",),
         "none": (),
     }[finding]
