@@ -234,7 +234,9 @@ class ConfigForm(QWidget):
 
     changed = Signal()
 
-    def __init__(self, config_type: type, suggestions: Suggestions = _NO_SUGGESTIONS) -> None:
+    def __init__(
+        self, config_type: type, suggestions: Suggestions = _NO_SUGGESTIONS, common: Sequence[str] = ()
+    ) -> None:
         super().__init__()
         self.config_type: Any = config_type
         self.edits: dict[str, Edit] = {}
@@ -242,10 +244,11 @@ class ConfigForm(QWidget):
         self._suggestions = suggestions
         self._layout = QVBoxLayout(self)
         self._layout.setContentsMargins(0, 0, 0, 0)
-        fields = fields_of(config_type)
-        self._rows = self._add_rows([field for field in fields if not field.setting.advanced])
+        fields = {field.name: field for field in fields_of(config_type)}
+        shown = common or [name for name, field in fields.items() if not field.setting.advanced]
+        self._rows = self._add_rows([fields[name] for name in shown])
         self.fold: QCollapsible | None = None
-        if folded := [field for field in fields if field.setting.advanced]:
+        if folded := [field for name, field in fields.items() if name not in shown]:
             self._fold(self._add_rows(folded))
 
     def _fold(self, rows: QWidget) -> None:
@@ -325,15 +328,19 @@ class ConfigForm(QWidget):
             self.fold.expand(animate=False)
 
 
-def make_form(config: Any, suggestions: Suggestions = _NO_SUGGESTIONS) -> ConfigForm:
+def make_form(
+    config: Any, suggestions: Suggestions = _NO_SUGGESTIONS, common: Sequence[str] = ()
+) -> ConfigForm:
     """Make a form that shows a config.
 
     Parameters
     ----------
     suggestions : mapping of setting name to values
         Usual values of settings that are free text, offered in a drop-down.
+    common : sequence of str
+        Names of the settings that are not folded, in this order; those that are not advanced when left out.
     """
-    form = ConfigForm(type(config), suggestions)
+    form = ConfigForm(type(config), suggestions, common)
     form.set(config)
     return form
 
