@@ -17,7 +17,7 @@ from napari_slidecorr.config import (
 from napari_slidecorr.errors import ConfigError
 from napari_slidecorr.settings import check, setting
 
-PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 """Strengths of the L2 penalty among which slide-wise validation chooses."""
 
 

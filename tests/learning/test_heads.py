@@ -12,7 +12,8 @@ from napari_slidecorr.events import EpochDone, Notice, Trained, drain
 from napari_slidecorr.fast_config import PENALTIES, FastConfig, HeadConfig
 from napari_slidecorr.learning import known_backbones, models
 from napari_slidecorr.learning.export_wsinfer import export_wsinfer
-from napari_slidecorr.learning.fast_training import fast_train, put_head
+from napari_slidecorr.learning.fast_run import put_head
+from napari_slidecorr.learning.fast_training import fast_train
 from napari_slidecorr.learning.feature_store import FeatureCache
 from napari_slidecorr.learning.heads import LinearHead, balance_weights, fit_head
 from napari_slidecorr.learning.held_out import (

@@ -25,7 +25,7 @@ from napari_slidecorr.learning.softmax_solver import solve
 from napari_slidecorr.patches import PatchTable
 from napari_slidecorr.sampling import slide_batches
 
-DEFAULT_PENALTY = 0.3
+DEFAULT_PENALTY = 1.0
 """Of a linear head when nothing can be held out to choose it."""
 
 PREDICT_ROWS = 4096

@@ -27,6 +27,10 @@ from napari_slidecorr.metrics import patch_auc
 FEW_GROUPS = 8
 """Below this many slides or patients a score on held-out ones means little (an AUC below 0.5 is usual there)."""
 
+_NONE_HELD_OUT = (
+    "No slide can be held out: each has a class that is labelled nowhere else. Label every class on two or more."
+)
+
 
 @dataclass(frozen=True, eq=False)
 class OutOfFold:
@@ -181,9 +185,7 @@ def fold_of_rows(
     only = has.sum(axis=0) == 1
     free = np.flatnonzero(~(has & only).any(axis=1))
     if not len(free):
-        raise CohortError(
-            "No slide can be held out: each has a class that is labelled nowhere else. Label every class on two or more."
-        )
+        raise CohortError(_NONE_HELD_OUT)
     fold_of_group = np.full(len(names), -1, np.int64)
     order = np.random.default_rng([seed, 0xF01D]).permutation(free) if folds is not None else free
     rarity = [int(has.sum(axis=0)[has[group]].min()) for group in order]
@@ -191,7 +193,10 @@ def fold_of_rows(
     order = order[np.lexsort((kind, rarity))]
     total = min(folds or len(order), len(order))
     fold_of_group[order] = np.arange(len(order)) % total
-    return _keep_classes_in_training(fold_of_group, has)[member], total
+    dealt = _keep_classes_in_training(fold_of_group, has)
+    if (dealt < 0).all():
+        raise CohortError(_NONE_HELD_OUT)
+    return dealt[member], total
 
 
 def balanced_part(labels: Labels, slide_index: Labels, most: int, seed: int = 0) -> NDArray[np.int64]:
