@@ -56,10 +56,11 @@ def penalized_loss(weight, bias, features, labels, row_weight, penalty):
 
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("penalty", [0.003, 0.1, 3.0])
-def test_the_optimum_is_scikit_learns(classes, penalty):
+@pytest.mark.parametrize("dim", [24, 400], ids=["more patches than features", "fewer"])
+def test_the_optimum_is_scikit_learns(classes, penalty, dim):
     from sklearn.linear_model import LogisticRegression
 
-    features, labels, _ = blobs(classes=classes)
+    features, labels, _ = blobs(classes=classes, dim=dim)
     count = len(labels)
     found = solve(
         torch.from_numpy(features).float(),

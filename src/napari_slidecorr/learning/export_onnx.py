@@ -74,6 +74,11 @@ def export_onnx(run: Path, out: Path) -> Path:
             f"Model {spec.id} was trained on normalized stains, a step on whole slides that an ONNX file cannot hold: its "
             "maps would be wrong. Train one with stain 'none' to export it."
         )
+    if spec.centring:
+        raise ModelError(
+            f"Model {spec.id} takes off a share of each slide's mean feature, a step on whole slides that an ONNX file cannot "
+            "hold: its maps would be wrong. Train one without centring to export it."
+        )
     if out.exists():
         raise ModelError(f"{out}: exists already; choose another name.")
     atomic_write_bytes(out, _onnx(model, spec))

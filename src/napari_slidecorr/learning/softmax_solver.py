@@ -78,6 +78,46 @@ def solve(
     return Solution(*problems.raw(point), steps)
 
 
+class _Tall:
+    """``A^T A + penalty`` for rows ``A``, shape (n, D), of which there are more than columns."""
+
+    def __init__(self, part: Tensor, gram: Tensor, penalty: Tensor) -> None:  # noqa: ARG002 (as `_Wide`)
+        self.factor = _factor(gram, penalty)
+
+    @staticmethod
+    def gram(part: Tensor) -> Tensor:
+        return part.T @ part
+
+    def undo(self, values: Tensor) -> Tensor:
+        """Give the product of the inverse with values, shape (D, C)."""
+        return torch.cholesky_solve(values, self.factor)
+
+
+class _Wide:
+    """The same for fewer rows than columns, by Woodbury's identity: all that is factored is n x n."""
+
+    def __init__(self, part: Tensor, gram: Tensor, penalty: Tensor) -> None:
+        self.part, self.penalty, self.factor = part, penalty, _factor(gram, penalty)
+
+    @staticmethod
+    def gram(part: Tensor) -> Tensor:
+        return part @ part.T
+
+    def undo(self, values: Tensor) -> Tensor:
+        """Give the product of the inverse with values, shape (D, C)."""
+        return (values - self.part.T @ torch.cholesky_solve(self.part @ values, self.factor)) / self.penalty
+
+
+_Curvature = _Tall | _Wide
+
+
+def _factor(gram: Tensor, penalty: Tensor) -> Tensor:
+    matrix = gram.clone()
+    matrix.diagonal().add_(penalty)
+    factor: Tensor = torch.linalg.cholesky(matrix)
+    return factor
+
+
 class _Problems:
     """Losses and gradients of all problems at a point, shape (P, D + 1, K): standardized weights, then the bias."""
 
@@ -90,20 +130,19 @@ class _Problems:
         variance = used @ features.square() - self.mean.square()
         spread = variance.clamp(min=0).sqrt()
         self.scale = torch.where(spread > 1e-5, spread, torch.ones_like(spread))
-        self.factors = self._factors()
+        self.curvatures = self._curvatures()
 
-    def _factors(self) -> list[tuple[Tensor, Tensor]]:
-        """For each penalty which problems have it, and the Cholesky factor of its preconditioner."""
+    def _curvatures(self) -> list[tuple[Tensor, _Curvature]]:
+        """For each penalty which problems have it, and what undoes its curvature."""
         used = self.x[self.row_weight.sum(dim=0) > 0]
-        stride = max(1, len(used) // GRAM_ROWS)
-        part = (used[::stride] - self.mean.mean(dim=0)) / self.scale.mean(dim=0)
-        gram = part.T @ part / (2 * len(part))
-        found = []
-        for value in torch.unique(self.penalty):
-            matrix = gram.clone()
-            matrix.diagonal().add_(value)
-            found.append((torch.nonzero(self.penalty == value)[:, 0], torch.linalg.cholesky(matrix)))
-        return found
+        part = used[:: max(1, len(used) // GRAM_ROWS)]
+        part = (part - self.mean.mean(dim=0)) / (self.scale.mean(dim=0) * (2 * len(part)) ** 0.5)
+        make = _Wide if len(part) < part.shape[1] else _Tall
+        gram = make.gram(part)
+        return [
+            (torch.nonzero(self.penalty == value)[:, 0], make(part, gram, value))
+            for value in torch.unique(self.penalty)
+        ]
 
     def start_of(self, start: tuple[Tensor, Tensor] | None) -> Tensor:
         count, dim = len(self.penalty), self.x.shape[1]
@@ -140,9 +179,9 @@ class _Problems:
 
     def precondition(self, gradient: Tensor) -> Tensor:
         out = gradient * 2  # of the bias: its curvature is 1/2 at most
-        for problems, factor in self.factors:
+        for problems, curvature in self.curvatures:
             part = gradient[problems, :-1].permute(1, 0, 2)
-            solved = torch.cholesky_solve(part.reshape(part.shape[0], -1), factor)
+            solved = curvature.undo(part.reshape(part.shape[0], -1))
             out[problems, :-1] = solved.view(part.shape).permute(1, 0, 2)
         return out
 
