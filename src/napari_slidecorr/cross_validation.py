@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Generator, Iterator, Mapping
@@ -23,6 +21,8 @@ from napari_slidecorr.cohort import Split
 from napari_slidecorr.config import TrainConfig
 from napari_slidecorr.errors import ConfigError, ProjectError
 from napari_slidecorr.events import Event, Notice
+from napari_slidecorr.held_out_file import NAME as HELD_OUT_NAME
+from napari_slidecorr.held_out_file import read_held_out, write_held_out
 from napari_slidecorr.io.atomic import atomic_write_text, make_folder
 from napari_slidecorr.metrics import accuracy, patch_auc
 from napari_slidecorr.patches import PatchTable
@@ -34,7 +34,7 @@ from napari_slidecorr.training_plan import TrainingPlan
 if TYPE_CHECKING:
     from napari_slidecorr.project import Project
 
-SUMMARY_NAME, HELD_OUT_NAME = "summary.json", "held_out.csv"
+SUMMARY_NAME = "summary.json"
 
 FEW_SLIDES = 20
 """Over fewer held-out slides, taken one at a time, an AUC was seen to say nothing: 0.38 or 0.56 on eight by chance."""
@@ -235,29 +235,11 @@ def _one_fold(
             yield from opened
     if not (run / HELD_OUT_NAME).is_file():
         probabilities = yield from predict_patches(run, tables[1], slides, config)
-        atomic_write_text(run / HELD_OUT_NAME, _held_out_csv(tables[1], probabilities))
-
-
-def _held_out_csv(table: PatchTable, probabilities: NDArray[np.float32]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["slide", "y", "x", "class", *(f"p_{name}" for name in table.classes)])
-    for row in range(len(table)):
-        where = table.slides[table.slide_index[row]], int(table.y[row]), int(table.x[row])
-        writer.writerow([*where, table.classes[table.label[row]], *(repr(float(p)) for p in probabilities[row])])
-    return out.getvalue()
+        write_held_out(run, tables[1], probabilities)
 
 
 def _read_held_out(run: Path, table: PatchTable) -> _HeldOut:
-    path = run / HELD_OUT_NAME
-    try:
-        rows = list(csv.reader(path.read_text("utf-8").splitlines()))[1:]
-        probabilities = np.asarray([[float(p) for p in row[4:]] for row in rows], np.float32)
-        if probabilities.shape != (len(table), len(table.classes)):
-            raise ValueError(f"{len(rows)} patches, not {len(table)}")
-    except (OSError, ValueError) as error:
-        raise ProjectError(f"{path}: cannot be read ({error}); delete it, and resume the folds.") from error
-    return _HeldOut(run.name, table.slides, table.slide_index, table.label, probabilities)
+    return _HeldOut(run.name, table.slides, table.slide_index, table.label, read_held_out(run, table))
 
 
 def _summary(folder: Path, found: list[_HeldOut], classes: tuple[str, ...], *, one_at_a_time: bool) -> CrossValidation:
