@@ -168,6 +168,15 @@ def test_a_model_that_loses_nothing_is_not_called_out_for_features_that_name_the
     assert "No problem here" in said.text
 
 
+def test_slides_of_one_class_each_can_be_blamed_and_never_be_cleared():
+    gap = Measure("generalization_gap", 0.0, -0.01, 0.01, 0.0, n_slides=6, n_patches=500)
+    said = verdict({"generalization_gap": gap}, one_class_a_slide=True)
+    assert said.finding == "none"
+    assert "Label two classes" in said.text
+    lost = dataclasses.replace(gap, value=0.2, low=0.1, high=0.3)
+    assert verdict({"generalization_gap": lost}, one_class_a_slide=True).finding == "slide"
+
+
 def test_wide_intervals_leave_it_open():
     assert found(0.04, -0.1, 0.3, slides=2).finding == "unclear"
     assert "make that wide" in found(0.04, -0.1, 0.3, slides=2).text

@@ -16,6 +16,11 @@ LOSS = 0.05
 DROP = -0.1
 """Share of its accuracy that a head loses when class and slide are tied, from which features are said to invite it."""
 
+ONE_CLASS = (
+    "No verdict: every training slide is labelled with one class, so that slide and tissue cannot be told apart. Label two "
+    "classes or more on some slides."
+)
+
 ADVICE = {
     "slide": (
         "More slides helped most wherever it was measured. SCR gained on simulated and real sets of 40 slides and more and "
@@ -53,19 +58,24 @@ class Verdict:
         return " ".join((*self.sentences, self.advice)).strip()
 
 
-def verdict(measures: Mapping[str, Measure]) -> Verdict:
+def verdict(measures: Mapping[str, Measure], *, one_class_a_slide: bool = False) -> Verdict:
     """Judge by what is lost on slides that the model has not seen; features that name the slide alone condemn nobody.
 
     Parameters
     ----------
     measures : mapping of name to Measure
         Those of `panel.measure`; missing ones are not spoken of.
+    one_class_a_slide : bool
+        No training slide is labelled with two classes: a model that knows the slide then looks like one that knows the
+        tissue as long as new slides share the tie, so that only a loss can be told, never that there is none.
     """
     gap = measures.get("generalization_gap")
     if reason := _why_none(gap, measures):
         return Verdict("none", (reason, *_about_features(measures)), "")
     assert gap is not None  # noqa: S101 - _why_none has seen to it
     finding = _finding(gap, measures.get("average_performance_drop"))
+    if finding != "slide" and one_class_a_slide:
+        return Verdict("none", (ONE_CLASS, _loss_sentence(gap), *_about_features(measures)), "")
     return Verdict(finding, (*_opening(finding), _loss_sentence(gap), *_about_features(measures)), ADVICE[finding])
 
 

@@ -240,7 +240,7 @@ def _put_together(
         model_id=subject.spec.id,
         objective=str(subject.spec.objective.get("kind", "")),
         measures=measures,
-        verdict=verdict(measures),
+        verdict=verdict(measures, one_class_a_slide=not ((seen.counts() > 0).sum(axis=1) > 1).any()),
         slides=_findings(both, place, len(seen.slides)),
         similarity_slides=tuple(both.slides[i] for i in present),
         similarity=similarity_rows(slide_similarity(both)[np.ix_(present, present)]),
