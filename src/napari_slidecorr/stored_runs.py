@@ -12,12 +12,12 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from napari_slidecorr.comparison import FEW_SLIDES, FILE, TABLE_NAME, comparison_settings
-from napari_slidecorr.comparison_table import Comparison, Trial, summarize
+from napari_slidecorr.comparison_table import SCORES, Comparison, Trial, summarize
 from napari_slidecorr.cross_validation import SUMMARY_NAME, CrossValidation, SlideScore
 from napari_slidecorr.errors import ConfigError, ProjectError
 from napari_slidecorr.fast_config import FastConfig
@@ -98,7 +98,7 @@ class RunGroup:
         if self.result is not None:
             return "finished"
         states = [run.state for run in self.runs]
-        return next((state for state in ("running", "failed") if state in states), "stopped")  # type: ignore[return-value]
+        return next((state for state in ("running", "failed") if state in states), "stopped")
 
     @property
     def sentence(self) -> str:
@@ -195,11 +195,9 @@ def read_folds(folder: Path) -> CrossValidation | None:
 
 def read_comparison(folder: Path, runs: Sequence[StoredRun]) -> Comparison | None:
     """Read what a comparison came to; None before its end, or when it cannot be read."""
-    numbers = {field.name for field in fields(Trial) if field.type in ("float", float)}
     try:
         rows = list(csv.DictReader((folder / TABLE_NAME).read_text("utf-8").splitlines()))
-        typed = [{name: float(value) if name in numbers else value for name, value in row.items()} for row in rows]
-        trials = [Trial(**{**row, "seed": int(row["seed"])}) for row in typed]
+        trials = [_trial_of(row) for row in rows]
         _, variants, _, _ = comparison_settings(folder)
         return summarize(folder, trials, variants, _doubt(runs)) if trials else None
     except (OSError, TypeError, ValueError, KeyError, ProjectError):
@@ -212,6 +210,11 @@ def _group(path: Path, found: Sequence[StoredRun]) -> RunGroup:
     if path.name == FOLDS_NAME:
         return RunGroup(folder.name, folder, "folds", runs, read_folds(folder))
     return RunGroup(folder.name, folder, "comparison", runs, read_comparison(folder, runs))
+
+
+def _trial_of(row: Mapping[str, str]) -> Trial:
+    scores = {name: float(row[name]) for name in (*SCORES, "seconds")}
+    return Trial(variant=row["variant"], seed=int(row["seed"]), run=row["run"], **scores)
 
 
 def _doubt(runs: Sequence[StoredRun]) -> str:

@@ -255,6 +255,8 @@ class ConfigForm(QWidget):
         self.fold = fold = QCollapsible(FOLDED, None, QIcon(), QIcon())  # its own icons are black on any theme
         fold.toggled.connect(lambda is_open: fold.setText(UNFOLDED if is_open else FOLDED))
         fold.setDuration(0)
+        fold.layout().setContentsMargins(0, 2, 0, 2)
+        fold.content().layout().setContentsMargins(6, 2, 0, 2)
         self.fold.addWidget(rows)
         self._layout.addWidget(self.fold)
 
@@ -286,6 +288,12 @@ class ConfigForm(QWidget):
             label.setToolTip(field.setting.help)
             layout.addRow(label, edit)
         layout.addRow(error)
+
+    def add_row(self, label: str, tip: str, widget: QWidget) -> None:
+        """Put what is no setting of the config below the settings that are not folded."""
+        text = QLabel(label)
+        text.setToolTip(tip)
+        self._rows.layout().addRow(text, widget)
 
     def read(self) -> Any:
         """Give the config.
@@ -328,9 +336,7 @@ class ConfigForm(QWidget):
             self.fold.expand(animate=False)
 
 
-def make_form(
-    config: Any, suggestions: Suggestions = _NO_SUGGESTIONS, common: Sequence[str] = ()
-) -> ConfigForm:
+def make_form(config: Any, suggestions: Suggestions = _NO_SUGGESTIONS, common: Sequence[str] = ()) -> ConfigForm:
     """Make a form that shows a config.
 
     Parameters

@@ -18,6 +18,11 @@ class JobBar(QWidget):
         Of the jobs that this bar is for; others only disable the start buttons.
     starters : QPushButton
         Enabled when a project is open and no job runs.
+
+    Attributes
+    ----------
+    buttons : QWidget
+        The row of the buttons; a dock may add its own.
     """
 
     def __init__(self, session: Session, title: str, *starters: QPushButton) -> None:
@@ -31,7 +36,8 @@ class JobBar(QWidget):
         self.phase.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        for widget in (row(*starters, self.cancel), self.bar, self.phase):
+        self.buttons = row(*starters, self.cancel)
+        for widget in (self.buttons, self.bar, self.phase):
             layout.addWidget(widget)
         self.rest()
         if self.is_running:
