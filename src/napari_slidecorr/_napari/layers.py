@@ -29,7 +29,16 @@ KEY = "napari_slidecorr"
 """Where a layer's metadata says what it is."""
 
 Kind = Literal[
-    "slide", "regions", "regions_overview", "patches", "class_map", "probability", "compared", "difference", "swipe"
+    "slide",
+    "regions",
+    "regions_overview",
+    "patches",
+    "class_map",
+    "probability",
+    "compared",
+    "difference",
+    "swipe",
+    "live",
 ]
 Colors = Mapping[str, tuple[int, int, int]]
 Points = NDArray[np.floating]
