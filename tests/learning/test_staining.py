@@ -11,7 +11,7 @@ from napari_slidecorr.config import PatchConfig, PredictConfig
 from napari_slidecorr.errors import ModelError, SlideError
 from napari_slidecorr.events import BatchDone, Notice, drain
 from napari_slidecorr.geometry import Box
-from napari_slidecorr.learning import augment, staining, training
+from napari_slidecorr.learning import augment, epochs, staining
 from napari_slidecorr.learning.inference import predict
 from napari_slidecorr.learning.models import classify, load_model
 from napari_slidecorr.learning.staining import find_slide_stain, make_stain_step
@@ -141,7 +141,7 @@ def test_training_sees_normalized_patches_before_their_colours_are_jittered(
     jitter = augment.colour_jitter
     monkeypatch.setattr(augment, "colour_jitter", lambda views, rng: seen.append(views.numpy()) or jitter(views, rng))
     rows = []
-    monkeypatch.setattr(training, "same_slide_pairs", lambda index: rows.append(index) or 0)
+    monkeypatch.setattr(epochs, "same_slide_pairs", lambda index: rows.append(index) or 0)
     events = train(*tables, slides, replace(config, colour_jitter=True), run=tmp_path / "run")
     next(event for event in events if isinstance(event, BatchDone))
     events.close()
