@@ -139,7 +139,9 @@ def test_training_sees_normalized_patches_before_their_colours_are_jittered(
 ):
     seen = []
     jitter = augment.colour_jitter
-    monkeypatch.setattr(augment, "colour_jitter", lambda views, rng: seen.append(views.numpy()) or jitter(views, rng))
+    monkeypatch.setattr(
+        augment, "colour_jitter", lambda views, *rest: seen.append(views.numpy()) or jitter(views, *rest)
+    )
     rows = []
     monkeypatch.setattr(epochs, "same_slide_pairs", lambda index: rows.append(index) or 0)
     events = train(*tables, slides, replace(config, colour_jitter=True), run=tmp_path / "run")
