@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from napari_slidecorr import cli_compare, cli_diagnose, cli_export, cli_fast, cli_predict, cli_training
+from napari_slidecorr import cli_compare, cli_diagnose, cli_explain, cli_export, cli_fast, cli_predict, cli_training
 from napari_slidecorr.cli_output import print_result, told_in_one_sentence
 from napari_slidecorr.cli_regions import regions_app
 from napari_slidecorr.errors import ProjectError
@@ -142,6 +142,7 @@ app.command()(cli_training.train)
 app.command()(cli_training.runs)
 cli_fast.register(app)
 app.command()(cli_diagnose.diagnose)
+app.command()(cli_explain.explain)
 app.command()(cli_compare.compare)
 
 
