@@ -237,17 +237,17 @@ def test_a_box_smaller_than_a_patch_gives_the_patch_around_it_and_the_edge_moves
 
 
 def test_a_region_is_tiled_on_one_scale_and_what_is_not_asked_for_is_clear(red_run):
-    slide = slide_with_squares((0, 0), (128, 128), (144, 128))
-    area = shapely.union_all([shapely.box(0, 0, 100, 100), shapely.box(130, 130, 250, 250)])
-    hull = Box(0, 0, 250, 250)
+    slide = slide_with_squares((0, 0), (128, 256), (144, 256))
+    area = shapely.union_all([shapely.box(0, 0, 100, 100), shapely.box(130, 260, 250, 380)])
+    hull = Box(0, 0, 250, 380)
     found = drain(explain(slide, red_run, hull, area=area, class_name="tumour", device="cpu"))
-    assert found.box == Box(0, 0, 256, 256)
+    assert found.box == Box(0, 0, 256, 384)
     assert found.patches == 2
-    assert found.values.shape == (128, 128)
+    assert found.values.shape == (128, 192)
     assert np.isnan(found.values[:64, 64:]).all()
     assert np.isfinite(found.values[:64, :64]).all()
     assert np.nanmax(found.values) == 1
-    one, two = (np.nansum(found.values[part, part]) for part in (slice(0, 64), slice(64, 128)))
+    one, two = (np.nansum(found.values[part]) for part in (np.s_[:64, :64], np.s_[64:, 128:]))
     assert two > one
 
 

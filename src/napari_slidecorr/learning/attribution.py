@@ -146,7 +146,7 @@ def explain(
     class_name : str, optional
         The class with the highest mean probability over the patches when left out.
     area : Polygon, optional
-        Level-0 pixels (x, y); patches that do not meet it are left out.
+        Level-0 pixels (y, x), as polygons of regions; patches that do not meet it are left out.
 
     Returns
     -------
@@ -223,7 +223,7 @@ def _meeting(boxes: list[Box], area: Polygon) -> list[Box]:
     import shapely
 
     shapely.prepare(area)
-    found = [box for box in boxes if shapely.intersects(area, shapely.box(box.x0, box.y0, box.x1, box.y1))]
+    found = [box for box in boxes if shapely.intersects(area, shapely.box(box.y0, box.x0, box.y1, box.x1))]
     if not found:
         raise MapError("No patch lies on this region; choose one on the slide.")
     return found
