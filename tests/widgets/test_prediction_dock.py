@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hand import Hand
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QMessageBox
+from qtpy.QtWidgets import QFileDialog, QMessageBox
 from scipy import ndimage
 
 from napari_slidecorr import io
@@ -285,6 +285,18 @@ def test_export(qtbot, dock, ends, tmp_path, name):
         np.testing.assert_array_equal(io.read_map(tmp_path / name).probabilities, prediction.probabilities)
     else:
         assert (tmp_path / name).stat().st_size > 1000
+
+
+def test_a_folder_for_qupath_holds_every_slide(qtbot, dock, ends, tmp_path, monkeypatch):
+    predict(qtbot, dock, ends)
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_args: str(tmp_path / "out"))
+    qtbot.mouseClick(dock.panel.exporting.folder_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: bool(ends), timeout=60_000)
+    assert ends.pop().status is JobStatus.COMPLETED
+    slide = dock.session.current_slide
+    assert (tmp_path / "out" / "classes" / f"{slide}.geojson").exists()
+    assert len(list((tmp_path / "out" / "regions").iterdir())) == 4
+    assert (tmp_path / "out" / "import_into_qupath.groovy").exists()
 
 
 def test_an_export_that_fails_says_why(qtbot, dock, ends, tmp_path):

@@ -1,4 +1,4 @@
-"""The button that writes the map in view for other programs."""
+"""The buttons that write the map in view, or all of the project's, for other programs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
 from napari_slidecorr import io
 from napari_slidecorr._napari.errands import Errands
-from napari_slidecorr._napari.parts import button
-from napari_slidecorr.session import sentence
+from napari_slidecorr._napari.parts import button, row
+from napari_slidecorr.qupath_folder import export_qupath
+from napari_slidecorr.session import Session, sentence
 
 if TYPE_CHECKING:
     from napari_slidecorr.project import Project
@@ -34,20 +35,27 @@ class MapExport(QWidget):
     ----------
     tell
         Shows a sentence, and whether it is an error.
+    session : Session
+        Runs the export of all slides.
     """
 
-    def __init__(self, tell: Callable[..., None]) -> None:
+    def __init__(self, tell: Callable[..., None], session: Session) -> None:
         super().__init__()
-        self._tell = tell
+        self._tell, self._session = tell, session
         self._errands = Errands(self)
         self._map: tuple[Project, Path, str] | None = None
         self._threshold: Callable[[], float] = lambda: 0.0
         self.button = button(
             "Export ...", "Write the map for QuPath, as OME-TIFF or OME-Zarr, table or figure.", self._choose
         )
+        self.folder_button = button(
+            "QuPath folder ...",
+            "Write the newest map and the regions of every slide into one folder, with a script that QuPath runs.",
+            self._choose_folder,
+        )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.button)
+        layout.addWidget(row(self.button, self.folder_button))
         self.offer(None)
 
     def offer(self, what: tuple[Project, Path, str] | None, threshold: Callable[[], float] = lambda: 0.0) -> None:
@@ -69,6 +77,17 @@ class MapExport(QWidget):
             lambda error: self._tell(sentence(error), is_error=True),
         )
         return True
+
+    def export_all(self, folder: str | Path) -> bool:
+        """Write maps and regions of all slides for QuPath, as a job; False, with the reason told, when it cannot start."""
+        project, threshold = self._session.require_project(), self._threshold()
+        title = "Export for QuPath"
+        return self._session.start(lambda: export_qupath(project, Path(folder), threshold=threshold), title)
+
+    def _choose_folder(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Folder for QuPath")
+        if folder:
+            self.export_all(folder)
 
     def _choose(self) -> None:
         start = f"{self._map[2]}.geojson" if self._map is not None else ""

@@ -98,7 +98,7 @@ class MapPanel(QWidget):
         self.here.setAlignment(Qt.AlignmentFlag.AlignTop)
         tell, attempt = self._dock.message.tell, self._dock.attempt
         self.shelf = MapShelf(self._remove)
-        self.exporting = MapExport(tell)
+        self.exporting = MapExport(tell, self._session)
         self.comparison = MapComparisonBox(self._viewer, self._gaze.box, attempt, self._session.report)
         self.correction = MapCorrection(
             self._viewer, lambda: self._view, attempt, tell, lambda: attempt(self.train_again)
