@@ -134,7 +134,7 @@ def stored_runs(project: Project) -> list[Stored]:
     found = [StoredRun(record, fast_settings(record.folder)) for record in list_runs(runs)]
     alone: list[Stored] = [run for run in found if "/" not in run.name]
     groups = [_group(path, found) for name in (FOLDS_NAME, FILE) for path in runs.glob(f"*/{name}")]
-    return sorted([*alone, *groups], key=lambda one: (begun_of(one), one.name))
+    return sorted([*alone, *groups], key=lambda one: (begun_of(one), _touched(one), one.name))
 
 
 def begun_of(stored: Stored) -> str:
@@ -202,6 +202,14 @@ def read_comparison(folder: Path, runs: Sequence[StoredRun]) -> Comparison | Non
         return summarize(folder, trials, variants, _doubt(runs)) if trials else None
     except (OSError, TypeError, ValueError, KeyError, ProjectError):
         return None
+
+
+def _touched(stored: Stored) -> int:
+    """When its settings were written, in nanoseconds, to tell apart what began in one second."""
+    names = (CONFIG_NAME, FOLDS_NAME, FILE)
+    with suppress(OSError):
+        return max((path.stat().st_mtime_ns for name in names if (path := stored.folder / name).exists()), default=0)
+    return 0
 
 
 def _group(path: Path, found: Sequence[StoredRun]) -> RunGroup:

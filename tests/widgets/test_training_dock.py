@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
-from napari_slidecorr._napari import dock_training
+from napari_slidecorr._napari import training_doubts, training_form
 from napari_slidecorr._napari.curve import Curve
 from napari_slidecorr._napari.dock_training import TrainingDock
 from napari_slidecorr._napari.patch_counts import FEW_SLIDES, doubts
@@ -55,60 +55,124 @@ def run(qtbot, dock, ends, button=None):
     return ends.pop()
 
 
+def listed(qtbot, dock, *names):
+    """Wait until these trainings are listed, the newest first, and none runs."""
+
+    def seen():
+        entries = dock.shelf.list.entries
+        ended = all(one.state != "running" for one in entries)
+        return ended and [one.name for one in reversed(entries)] == list(names)
+
+    qtbot.waitUntil(seen, timeout=20_000)
+
+
+def select(qtbot, dock, *names):
+    """Click on lines of the list, further ones with Ctrl."""
+    modifier = Qt.KeyboardModifier.NoModifier
+    for name in names:
+        tree, item = dock.shelf.list, dock.shelf.list.item_of(name)
+        tree.scrollToItem(item)
+        qtbot.mouseClick(tree.viewport(), Qt.MouseButton.LeftButton, modifier, tree.visualItemRect(item).center())
+        modifier = Qt.KeyboardModifier.ControlModifier
+    assert {one.name for one in dock.shelf.list.selected} == set(names)
+
+
 def test_train_shows_counts_terms_curve_and_the_model(qtbot, dock, ends):
     qtbot.waitUntil(lambda: "patches on 4 slides" in dock.counts.sum.text(), timeout=60_000)
     assert dock.counts.table.rowCount() == 4
     end = run(qtbot, dock, ends)
     assert end.status is JobStatus.COMPLETED, end.error
-    assert len(dock.curve.epochs) == 3
-    assert dock.curve.epochs[-1].loss < dock.curve.epochs[0].loss
-    assert "same-slide pairs" in dock.terms.text()
-    assert "slide correlation" in dock.terms.text()
-    assert "AUC training" in dock.scores.text()
-    assert "random weights" in dock.notices.text()
-    assert dock.runs.item(0).text().startswith("scr-test_resnet-001")
-    assert f"{dock.curve.epochs[-1].validation_auc:.3f}" in dock.runs.item(0).text()
+    curve = dock.progress.curve
+    assert len(curve.epochs) == 3
+    assert curve.epochs[-1].loss < curve.epochs[0].loss
+    assert "same-slide pairs" in dock.progress.terms.text()
+    assert "slide correlation" in dock.progress.terms.text()
+    assert dock.progress.scores.text().startswith("Epoch 3: AUC training")
+    assert "random weights" in dock.progress.notices.text()
+    for told in ("patches/s", "waiting for patches", "same-slide pairs a batch", "GB at most"):
+        assert told in dock.progress.speed.text()
     assert dock.message.text() == "Training completed."
     assert dock.job.bar.isHidden()
-    assert "waiting for patches" in dock.scores.text()
+    listed(qtbot, dock, "scr-test_resnet-001")
+    line = dock.shelf.list.item_of("scr-test_resnet-001")
+    assert line.text(1) == f"{curve.epochs[-1].validation_auc:.3f}"
+    assert line.text(2) == "finished"
 
 
-def test_a_double_click_shows_the_curve_of_a_run(qtbot, dock, ends):
+def test_a_click_shows_curve_and_settings_of_a_run_and_a_second_one_compares(qtbot, dock, ends):
     run(qtbot, dock, ends)
-    first = dock.curve.epochs
+    first = dock.progress.curve.epochs
     dock.form.edits["epochs"].write(1)
+    dock.form.edits["objective"].write(CrossEntropyConfig())
     run(qtbot, dock, ends)
-    assert len(dock.curve.epochs) == 1
-    item = next(dock.runs.item(i) for i in range(2) if dock.runs.item(i).text().startswith("scr-test_resnet-001"))
-    assert "Slide correlation reduction (SCR), beta 0.1" in item.toolTip()
-    dock.runs.itemDoubleClicked.emit(item)
-    assert [(e.loss, e.validation_auc) for e in dock.curve.epochs] == [(e.loss, e.validation_auc) for e in first]
-    assert dock.notices.text().startswith("scr-test_resnet-001: Slide correlation reduction (SCR), beta 0.1")
-    (dock.session.project.folder / "runs" / "scr-test_resnet-001" / "curve.csv").write_text("epoch\nx\n")
-    dock.runs.itemDoubleClicked.emit(item)
-    assert dock.message.text() == "scr-test_resnet-001: its curve cannot be read."
+    names = "ce-test_resnet-001", "scr-test_resnet-001"
+    listed(qtbot, dock, *names)
+    details = dock.shelf.details
+    select(qtbot, dock, names[1])
+    assert [(e.loss, e.validation_auc) for e in details.curve.epochs] == [(e.loss, e.validation_auc) for e in first]
+    for told in ("finished, 3 of 3 epochs", "Slide correlation reduction (SCR), beta 0.1", "1 held out"):
+        assert told in details.text.text()
+    select(qtbot, dock, *names)
+    assert set(details.curve.runs) == set(names)
+    rows = {row[0]: row[1:] for row in details.table.texts()}
+    assert rows["objective"] == ["ce", "scr 0.1 sum paper"]
+    assert rows["epochs"] == ["1", "3"]
+    assert rows["AUC held out"][1] == f"{first[-1].validation_auc:.3f}"
+    assert "seed" not in rows, "only settings that differ"
+    assert details.warning.isHidden(), "both held out the same slide"
+    (dock.session.project.folder / "runs" / names[1] / "curve.csv").write_text("epoch\nx\n")
+    dock.session.runs_changed.emit()
+    qtbot.waitUntil(lambda: dock.shelf.list.item_of(names[1]).text(1) == "-", timeout=20_000)
+    assert {one.name for one in dock.shelf.list.selected} == set(names), "the selection stays"
 
 
 def test_cancel_stops_within_a_step_and_resume_goes_on(qtbot, dock, ends):
     dock.form.edits["epochs"].write(30)
     click(qtbot, dock.train_button)
     assert not dock.train_button.isEnabled(), "one job at a time"
-    qtbot.waitUntil(lambda: len(dock.curve.epochs) >= 2, timeout=60_000)
+    qtbot.waitUntil(lambda: len(dock.progress.curve.epochs) >= 2, timeout=60_000)
     click(qtbot, dock.job.cancel)
     assert dock.job.cancel.text() == "Cancelling ..."
     qtbot.waitUntil(lambda: bool(ends), timeout=60_000)
     assert ends.pop().status is JobStatus.CANCELLED
-    assert dock.runs.count() == 0
     assert "cancelled" in dock.message.text()
-    done = len(dock.curve.epochs)
+    listed(qtbot, dock, "scr-test_resnet-001")
+    assert dock.shelf.list.item_of("scr-test_resnet-001").text(2) == "stopped"
+    done = len(dock.progress.curve.epochs)
 
     dock.form.set(TrainConfig())
+    qtbot.waitUntil(dock.resume_button.isEnabled, timeout=20_000)
     click(qtbot, dock.resume_button)
     assert dock.form.read().epochs == 30, "the stopped training's settings are back"
-    qtbot.waitUntil(lambda: bool(dock.curve.epochs), timeout=60_000)
-    assert dock.curve.epochs[0].epoch >= done, "it goes on after the last whole epoch"
+    qtbot.waitUntil(lambda: len(dock.progress.curve.epochs) > done, timeout=60_000)
+    assert [e.epoch for e in dock.progress.curve.epochs] == list(range(len(dock.progress.curve.epochs)))
     click(qtbot, dock.job.cancel)
     qtbot.waitUntil(lambda: bool(ends), timeout=60_000)
+    assert ends.pop().status is JobStatus.CANCELLED
+
+
+def test_pause_rests_and_goes_on(qtbot, dock, ends):
+    dock.form.edits["epochs"].write(1000)
+    assert not dock.pause_button.isEnabled()
+    click(qtbot, dock.train_button)
+    qtbot.waitUntil(lambda: bool(dock.progress.curve.epochs), timeout=60_000)
+    click(qtbot, dock.pause_button)
+    assert dock.pause_button.text() == "Go on"
+    assert "Paused" in dock.progress.paused.text()
+    assert not dock.progress.paused.isHidden()
+    qtbot.wait(500)
+    seen = len(dock.progress.curve.epochs)
+    qtbot.wait(1500)
+    assert len(dock.progress.curve.epochs) == seen
+    click(qtbot, dock.pause_button)
+    assert dock.progress.paused.isHidden()
+    qtbot.waitUntil(lambda: len(dock.progress.curve.epochs) > seen, timeout=60_000)
+    click(qtbot, dock.pause_button)
+    click(qtbot, dock.job.cancel)
+    qtbot.waitUntil(lambda: bool(ends), timeout=15_000)
+    assert ends[0].status is JobStatus.CANCELLED, "a paused training can be cancelled"
+    assert dock.pause_button.text() == "Pause"
+    assert not dock.pause_button.isEnabled()
 
 
 def test_a_failure_stays_readable_and_the_next_training_can_start(qtbot, dock, ends, monkeypatch):
@@ -189,15 +253,17 @@ def test_nothing_held_out_gives_a_curve_without_held_out_scores(qtbot, dock, end
     dock.form.edits["validation_fraction"].write(0)
     dock.form.edits["epochs"].write(1)
     assert run(qtbot, dock, ends).status is JobStatus.COMPLETED
-    assert "held out" not in dock.scores.text()
-    assert dock.runs.item(0).text() == "scr-test_resnet-001"
+    assert "held out" not in dock.progress.scores.text()
+    listed(qtbot, dock, "scr-test_resnet-001")
+    assert dock.shelf.list.item_of("scr-test_resnet-001").text(1) == "-"
 
 
 def test_names_that_are_repeated_to_keep_torch_out_are_the_same():
-    from napari_slidecorr.learning import models, training
+    from napari_slidecorr.learning import held_out, models, training
 
-    assert models.PAPER_BACKBONES == dock_training.BACKBONES
+    assert models.PAPER_BACKBONES == training_form.BACKBONES
     assert training.FEW_SLIDES == FEW_SLIDES
+    assert held_out.FEW_GROUPS == training_doubts.FEW_GROUPS
 
 
 def test_closing_the_viewer_while_training_leaves_no_thread(qtbot, make_napari_viewer, project):
@@ -210,7 +276,7 @@ def test_closing_the_viewer_while_training_leaves_no_thread(qtbot, make_napari_v
     ends = []
     dock.session.job_ended.connect(ends.append)
     click(qtbot, dock.train_button)
-    qtbot.waitUntil(lambda: bool(dock.curve.epochs), timeout=60_000)
+    qtbot.waitUntil(lambda: bool(dock.progress.curve.epochs), timeout=60_000)
     viewer.close()
     qtbot.waitUntil(lambda: bool(ends), timeout=15_000)
     assert [end.status for end in ends] == [JobStatus.CANCELLED]
@@ -221,14 +287,14 @@ def test_a_dock_that_is_closed_leaves_its_training_to_the_next_one(qtbot, dock, 
     dock.form.edits["epochs"].write(1000)
     viewer, session = dock.viewer, dock.session
     click(qtbot, dock.train_button)
-    qtbot.waitUntil(lambda: bool(dock.curve.epochs), timeout=60_000)
+    qtbot.waitUntil(lambda: bool(dock.progress.curve.epochs), timeout=60_000)
     viewer.window.remove_dock_widget(dock)
     dock.deleteLater()
     qtbot.wait(200)
     assert session.busy
     again = TrainingDock(viewer)
     qtbot.addWidget(again)
-    qtbot.waitUntil(lambda: bool(again.curve.epochs), timeout=60_000)
+    qtbot.waitUntil(lambda: bool(again.progress.curve.epochs), timeout=60_000)
     click(qtbot, again.job.cancel)
     qtbot.waitUntil(lambda: bool(ends), timeout=15_000)
     assert ends[0].status is JobStatus.CANCELLED

@@ -256,6 +256,7 @@ class TrainingDock(Dock):
         self._table = None
         self.counts.tell("" if self.session.project is not None else "Open a project in the Slides dock.")
         self._soon.start()
+        self._update_buttons()
         self.shelf.read()
 
     def _recount(self, _slide_id: str = "") -> None:
