@@ -128,7 +128,7 @@ def main(out: Path) -> None:
         window.docks["Training"].form.set(CONFIG)
         window.docks["Training"].train()
         window.finish()
-        scroll_to(window.docks["Training"], "curve")
+        scroll_to(window.docks["Training"], window.docks["Training"].progress.curve)
         window.shoot("training")
         prediction = window.docks["Prediction"]
         prediction.form.set(PREDICT_CONFIG)
@@ -141,10 +141,10 @@ def main(out: Path) -> None:
         window.viewer.close()
 
 
-def scroll_to(dock: Any, part: str) -> None:
+def scroll_to(dock: Any, part: Any) -> None:
     """Scroll a dock until a part of it is in view."""
     QApplication.processEvents()
-    dock.ensureWidgetVisible(getattr(dock, part))
+    dock.ensureWidgetVisible(part)
 
 
 if __name__ == "__main__":

@@ -115,10 +115,10 @@ def train_and_cancel(person):
     person.training.form.set(TrainConfig(**{**vars(QUICK), "epochs": 1000}))
     person.click(person.training.train_button)
     assert not person.training.train_button.isEnabled()
-    person.wait(lambda: len(person.training.curve.epochs) >= 2)
-    picture = person.training.curve.grab().toImage()
-    person.wait(lambda: len(person.training.curve.epochs) >= 4)
-    assert person.training.curve.grab().toImage() != picture, "the curve does not move"
+    person.wait(lambda: len(person.training.progress.curve.epochs) >= 2)
+    picture = person.training.progress.curve.grab().toImage()
+    person.wait(lambda: len(person.training.progress.curve.epochs) >= 4)
+    assert person.training.progress.curve.grab().toImage() != picture, "the curve does not move"
     asked = time.monotonic()
     person.click(person.training.job.cancel)
     assert person.end_of_job().status is JobStatus.CANCELLED
@@ -131,7 +131,7 @@ def train_again(person):
     person.click(person.training.train_button)
     end = person.end_of_job()
     assert end.status is JobStatus.COMPLETED, end.error
-    assert len(person.training.curve.epochs) == 3
+    assert len(person.training.progress.curve.epochs) == 3
 
 
 def predict(person):
@@ -168,7 +168,7 @@ def export(person, tmp_path):
 def close_while_training(person, qtbot):
     person.training.form.set(TrainConfig(**{**vars(QUICK), "epochs": 1000}))
     person.click(person.training.train_button)
-    person.wait(lambda: len(person.training.curve.epochs) >= 1)
+    person.wait(lambda: len(person.training.progress.curve.epochs) >= 1)
     assert job_threads()
     person.viewer.close()
     qtbot.waitUntil(lambda: not job_threads(), timeout=15_000)
@@ -196,7 +196,7 @@ slides.stage.shown.connect(lambda _: training.train_button.click())
 timer = QTimer()
 
 def close_once_it_trains():
-    if len(training.curve.epochs) >= 2:
+    if len(training.progress.curve.epochs) >= 2:
         timer.stop()
         print("closing", flush=True)
         viewer.window._qt_window.close()
