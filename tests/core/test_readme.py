@@ -100,8 +100,10 @@ def test_the_shell_example_runs(slides_folder):
         name, *arguments = shlex.split(line, comments=True)
         assert name == "slidecorr"
         expanded = [path for one in arguments for path in (sorted(glob.glob(one)) if "*" in one else [one])]  # noqa: PTH207
-        quick = ["--weights", "random", "--size-px", "32", "--device", "cpu"] if arguments[0] == "train" else []
-        expanded = ["1" if one == "10" else one for one in expanded]
+        trains = arguments[0] in ("train", "fast-train", "compare")
+        quick = ["--weights", "random", "--size-px", "32", "--device", "cpu"] if trains else []
+        quick += ["--epochs", "1"] if arguments[0] == "compare" else []
+        expanded = ["1" if one in ("10", "3") else one for one in expanded]
         outcome = CliRunner().invoke(app, [*expanded, *quick], catch_exceptions=False)
         assert outcome.exit_code == 0, outcome.output
         if arguments[:2] == ["regions", "import"]:
