@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QComboBox, QLabel, QListWidget, QListWidgetItem, QSiz
 from napari_slidecorr._napari.desk import desk_of
 from napari_slidecorr._napari.dock import Dock
 from napari_slidecorr._napari.errands import Errands
+from napari_slidecorr._napari.explain_box import ExplainBox
 from napari_slidecorr._napari.feature_map import BY, FeatureMap
 from napari_slidecorr._napari.gauges import Gauges
 from napari_slidecorr._napari.job_bar import JobBar
@@ -65,6 +66,7 @@ class DiagnosticsDock(Dock):
         self.by.addItems([f"colour by {name}" for name in BY])
         self.key = _text()
         self.strip = PatchStrip(self.errands)
+        self.explain = ExplainBox(self, self.chosen)
         self.shown: list[Diagnosis] = []
         self._waiting: list[Path] = []
         self._lay_out()
@@ -82,6 +84,7 @@ class DiagnosticsDock(Dock):
         self.likeness_box = box("How alike slides are to the model", self.likeness, QLabel(key_text()))
         for part in self._results:
             self.body.addWidget(part)
+        self.body.insertWidget(self.body.indexOf(self.slides_box) + 1, self.explain)
         self.body.addStretch(1)
 
     @property
@@ -141,6 +144,7 @@ class DiagnosticsDock(Dock):
         """Show a patch on its slide."""
         place = Box(patch.y, patch.x, patch.y + patch.height, patch.x + patch.width)
         self.attempt(lambda: self.traveller.go(patch.slide, place))
+        self.explain.aim(patch.slide, place)
         said = "rightly" if patch.right else "wrongly"
         self.message.tell(
             f"{patch.slide}: a patch of {patch.label}, {said} classified; the model gives its class {patch.probability:.2f}."
@@ -172,6 +176,7 @@ class DiagnosticsDock(Dock):
         """Read and show the kept diagnoses of the chosen runs, in a thread."""
         folders = self.chosen()
         self.job.update_buttons()
+        self.explain.refresh()
         self.errands.run(
             lambda: [Diagnosis.load(folder) for folder in folders],
             lambda found: self._show([one for one in found if one]) if folders == self.chosen() else None,
