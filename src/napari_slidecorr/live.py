@@ -22,6 +22,7 @@ from napari_slidecorr.live_events import (
     LiveBegun,
     LiveCells,
     LiveFitted,
+    LiveIdle,
     LiveJudged,
     LiveSuggested,
     LiveWaits,
@@ -52,6 +53,7 @@ REFIT_S = 1.5
 """While features of labelled cells are still being computed, a head is fitted to those there are this often."""
 
 MOST_FOLDS = 10
+IDLE_S = 0.3
 UNSURE = 255
 Steps = Generator[Event, None, None]
 
@@ -87,7 +89,7 @@ class LiveStudy:
         self._heads = 0
         self._version, self._changed = 0, time.monotonic()
         self._fit_key: tuple[int, int, float | None] | None = None
-        self._fitted = 0.0
+        self._fitted = time.monotonic()
         self._penalty = config.head.penalty
         self._chosen_from = 0
         self._suggest_key: object = None
@@ -104,11 +106,14 @@ class LiveStudy:
         """
         try:
             yield from self._begin()
+            self._fitted = time.monotonic()
             while not self.wishes.closed:
                 yield from self._take_regions()
                 work = self._most_urgent()
                 if work is None:
-                    self.wishes.wait(0.3)
+                    settled = self._is_calm
+                    self.wishes.wait(IDLE_S if settled else CALM_S / 4)
+                    yield LiveIdle(phase="", settled=settled)
                 else:
                     yield from work
         finally:
@@ -184,7 +189,7 @@ class LiveStudy:
         seen = self._slide_in_view()
         if self._must_fit():
             return self._fit()
-        head, calm = self.head, time.monotonic() - self._changed > CALM_S
+        head, calm = self.head, self._is_calm
         if head is not None:
             if seen is not None and seen.painted != (head.look, seen.count):
                 return self._paint(seen, head)
@@ -193,6 +198,10 @@ class LiveStudy:
             if calm and self._suggest_key != self._suggestions_of(head):
                 return self._suggest(head)
         return None if self.wishes.resting else self._long_work(calm=calm)
+
+    @property
+    def _is_calm(self) -> bool:
+        return time.monotonic() - self._changed > CALM_S
 
     def _long_work(self, *, calm: bool) -> Steps | None:
         if (target := self._filling.target()) is not None:

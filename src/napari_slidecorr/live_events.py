@@ -20,6 +20,13 @@ class LiveBegun(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LiveIdle(Event):
+    """There is nothing to do; when ``settled`` also not once regions have not changed for a moment."""
+
+    settled: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class LiveFilled(Event):
     """How many cells of a slide have features (``done`` of ``total``), and how many are labelled.
 

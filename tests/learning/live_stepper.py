@@ -4,6 +4,7 @@ import time
 
 from napari_slidecorr.live import LiveStudy
 from napari_slidecorr.live_config import LiveConfig
+from napari_slidecorr.live_events import LiveIdle
 from napari_slidecorr.live_wishes import LiveWishes
 
 CONFIG = LiveConfig(backbone="test_resnet", weights="random", size_px=32, mpp=0.5, device="cpu").fast
@@ -28,6 +29,10 @@ class Stepper:
                 return event
             assert time.monotonic() < ends, f"no {kind.__name__}, but {self.said[-3:]}"
         raise AssertionError(f"it ended without {kind.__name__}")
+
+    def settle(self):
+        """Step until there is nothing left to do."""
+        return self.until(LiveIdle, lambda event: event.settled)
 
     def of(self, kind):
         return [event for event in self.said if isinstance(event, kind)]

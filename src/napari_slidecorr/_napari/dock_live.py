@@ -1,0 +1,437 @@
+"""The Live dock: label, see the map change, correct, repeat; and what to label next, and what helps on these slides."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QCoreApplication, Signal
+from qtpy.QtWidgets import QLabel, QSizePolicy
+from superqt import QCollapsible
+
+from napari_slidecorr._napari.desk import desk_of
+from napari_slidecorr._napari.dock import ERROR_COLOR, Dock
+from napari_slidecorr._napari.errands import Errands
+from napari_slidecorr._napari.film_strip import FilmStrip
+from napari_slidecorr._napari.form import make_form
+from napari_slidecorr._napari.job_bar import JobBar
+from napari_slidecorr._napari.live_facts import LiveFacts
+from napari_slidecorr._napari.live_gaze import LiveGaze
+from napari_slidecorr._napari.live_map import OTHER_MAPS, LiveMap
+from napari_slidecorr._napari.live_worker import LiveWorker
+from napari_slidecorr._napari.parts import box, button, timer
+from napari_slidecorr._napari.remedy_box import TITLE as REMEDIES
+from napari_slidecorr._napari.remedy_box import RemedyBox
+from napari_slidecorr._napari.strip_labels import StripLabels
+from napari_slidecorr._napari.torch_door import load_torch_for_job
+from napari_slidecorr._napari.travel import Traveller
+from napari_slidecorr.backbone_table import BACKBONES
+from napari_slidecorr.events import Event, JobEnd, Notice, TrainResult
+from napari_slidecorr.geometry import Box
+from napari_slidecorr.live_config import LiveConfig
+from napari_slidecorr.live_events import (
+    CacheTold,
+    LiveBegun,
+    LiveCells,
+    LiveFilled,
+    LiveFitted,
+    LiveJudged,
+    LiveSuggested,
+    LiveSuggestion,
+    LiveWaits,
+)
+from napari_slidecorr.regions import RegionSet
+from napari_slidecorr.session import sentence
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+    from napari_slidecorr.fast_config import FastConfig
+    from napari_slidecorr.learning.remedy_table import Remedy
+
+KEEP = "Keeping the model"
+LABEL_MS = 150
+"""Strokes within so long are one change."""
+
+PAINT_MS = 60
+"""A growing map is painted at most so often."""
+
+CLOSE_S = 10.0
+
+
+class LiveDock(Dock):
+    """Train while you label.
+
+    Parameters
+    ----------
+    napari_viewer : napari.viewer.Viewer
+
+    Attributes
+    ----------
+    painted
+        Signal with a slide's id, the version of its regions, and whether all of the slide is painted.
+    """
+
+    painted = Signal(str, int, bool)
+
+    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
+        super().__init__(napari_viewer)
+        self.desk = desk_of(napari_viewer)
+        self.map: LiveMap | None = None
+        self.remedy: Remedy | None = None
+        self._errands = Errands(self)
+        self.worker = LiveWorker(self)
+        self.gaze = LiveGaze(napari_viewer, self.session, self, self._on_look)
+        self.traveller = Traveller(self.desk, self)
+        self.labels = StripLabels(self.desk, self._relabel, self)
+        self._changed: set[str] = set()
+        self._running: tuple[FastConfig, Any] | None = None
+        self._judged = ""
+        self._tell_timer = timer(LABEL_MS, self._tell_changes, self)
+        self._paint_timer = timer(PAINT_MS, self._paint, self)
+        self._make_parts()
+        self._connect()
+        self._on_project()
+
+    def _make_parts(self) -> None:
+        names = [known.name for known in BACKBONES if known.usable]
+        self.form = make_form(LiveConfig(), {"backbone": ["tf_efficientnet_lite0", "resnet18", "resnet50", *names]})
+        self.live_button = button(
+            "Start live", "Compute features, and fit a head at each change of regions.", self.toggle
+        )
+        self.phase = _line()
+        self.facts = LiveFacts(self._errands, self.message.tell)
+        fold = QCollapsible("Features")
+        fold.setDuration(0)
+        fold.addWidget(self.facts)
+        self.fold = fold
+        self.status, self.score = _line(), _line()
+        self.without_button = button(
+            "Go on without", "Leave the class out until it has a region again.", self._go_without
+        )
+        self.keep_button = button(
+            "Keep this model",
+            "Train on all labelled patches and keep the model: Prediction and export use it.",
+            self.keep,
+        )
+        self.job = JobBar(self.session, KEEP, self.keep_button)
+        self.strip = FilmStrip(self._errands)
+        self.remedies = RemedyBox(self.session, self._plain_config, self.attempt)
+        self.remedy_job = JobBar(self.session, REMEDIES, self.remedies.start_button)
+        self.strip_box = box("What to label next", self.strip)
+        parts = (
+            box("Live", self.form, self.live_button, self.phase, fold),
+            self.message,
+            box("Model", self.status, self.score, self.without_button, self.job),
+            self.strip_box,
+            box("What helps", self.remedies, self.remedy_job),
+        )
+        for part in parts:
+            self.body.addWidget(part)
+        self.body.addStretch(1)
+        self.without_button.hide()
+
+    def _connect(self) -> None:
+        self.worker.happened.connect(self._on_event)
+        self.worker.failed.connect(self._on_failed)
+        self.strip.labelled.connect(self._on_labelled)
+        self.strip.skipped.connect(lambda one: self.worker.wishes.skip(one.slide_id, one.cell))
+        self.strip.asked.connect(lambda one: self.attempt(lambda: self.traveller.go(one.slide_id, one.box)))
+        self.remedies.used.connect(self._use)
+        session = self.session
+        self.listen(session.message, self.message.tell)
+        self.listen(session.project_changed, self._on_project)
+        self.listen(session.slides_changed, self._on_cohort)
+        self.listen(session.classes_changed, self._on_cohort)
+        self.listen(session.regions_changed, self._on_saved)
+        self.listen(session.current_slide_changed, self._on_slide)
+        self.listen(session.job_started, self._on_job)
+        self.listen(session.job_event, self._on_job_event)
+        self.listen(session.job_ended, self._on_job_end)
+        self.listen(self.desk.edited, self._on_edited)
+        inserted = self.desk.viewer.layers.events.inserted
+        inserted.connect(self._on_layer)
+        self.destroyed.connect(lambda: inserted.disconnect(self._on_layer))
+        stop = weakref.WeakMethod(self.close_worker)  # Qt would keep the dock for ever
+        QCoreApplication.instance().aboutToQuit.connect(lambda: (alive := stop()) and alive())
+        worker = self.worker
+        self.destroyed.connect(lambda: worker.stop(CLOSE_S))
+
+    # -- what a script may call too -----------------------------------------------------------------------------------
+
+    def toggle(self) -> None:
+        """Start, or stop."""
+        if self.worker.running:
+            self.stop()
+        else:
+            self.attempt(self.start)
+
+    def start(self) -> None:
+        """Begin with the settings in the form.
+
+        Raises
+        ------
+        ProjectError
+            If no project is open.
+        ConfigError
+            If a setting is not allowed; its field is marked.
+        """
+        project, config = self.session.require_project(), self._plain_config()
+        self._begin(config)
+        self.message.tell("")
+        self.gaze.look()
+        for editor in self.desk.editors():  # what was drawn and is not saved yet
+            self.worker.wishes.relabel(editor.slide_id, editor.regions)
+        self._running = config, (project.cohort, project.classes)
+        self._show_running()
+
+    def _begin(self, config: FastConfig) -> None:
+        wishes = self.worker.start(self.session.require_project(), config)
+        wishes.rest(resting=self.session.busy)
+        self.facts.begin()
+        self._changed.clear()
+        self._judged = ""
+        self.status.setText("Starting ...")
+        self.score.setText("")
+        self.fold.expand(animate=False)
+
+    def stop(self) -> None:
+        """End, and take the map away; features that were computed are kept."""
+        self.worker.stop()
+        self._running = None
+        if self.map is not None:
+            self.map.remove()
+            self.map = None
+        self.without_button.hide()
+        self.strip.show_suggestions((), None, {})
+        self.status.setText("Not running.")
+        self.score.setText("")
+        self.phase.setText("")
+        self._show_running()
+
+    def close_worker(self) -> None:
+        """End, and wait for the thread: the program is about to end."""
+        self.labels.flush_all()
+        self.worker.stop(CLOSE_S)
+
+    def keep(self) -> bool:
+        """Train on all labelled patches with the chosen remedy, and keep the model; False, with a message, if it cannot."""
+
+        def begin() -> None:
+            project, config = self.session.require_project(), self.kept_config()
+
+            def events() -> Iterator[Event]:
+                load_torch_for_job()
+                from napari_slidecorr.fast_project import fast_train
+
+                return fast_train(project, config)
+
+            self.labels.flush_all()
+            self.session.start(events, KEEP, on_end=self._on_kept)
+
+        return self.attempt(begin)
+
+    def kept_config(self) -> FastConfig:
+        """The settings of the model that would be kept: those of the form, and the remedy that somebody chose."""
+        config = self._plain_config()
+        return self.remedy.applied_to(config) if self.remedy is not None else config
+
+    def _plain_config(self) -> FastConfig:
+        config: LiveConfig = self.form.read()
+        return config.fast
+
+    # -- what the window says -----------------------------------------------------------------------------------------
+
+    def _on_look(self, slide_id: str, seen: Box | None) -> None:
+        self.worker.wishes.look(slide_id, seen)
+
+    def _on_slide(self, slide_id: str) -> None:
+        self.labels.flush(slide_id)
+        if self.map is not None and self.map.prediction.slide_id != slide_id:
+            self.map.remove()
+            self.map = None
+        self.gaze.look()
+
+    def _on_edited(self, slide_id: str) -> None:
+        """Regions changed under a hand: told soon, with what else changes meanwhile."""
+        self._changed.add(slide_id)
+        if self.worker.running and not self._tell_timer.isActive():
+            self._tell_timer.start()
+
+    def _tell_changes(self) -> None:
+        changed, self._changed = self._changed, set()
+        for slide_id in changed:
+            self._relabel(slide_id, self.desk.regions(slide_id))
+
+    def _relabel(self, slide_id: str, regions: RegionSet | None) -> None:
+        self.worker.wishes.relabel(slide_id, regions)
+
+    def _on_saved(self, slide_id: str) -> None:
+        """Regions that no hand here has changed: imported, restored, or drawn elsewhere."""
+        if self.desk.editor_of(slide_id) is None and not self.labels.telling:
+            self._relabel(slide_id, None)
+
+    def _on_cohort(self) -> None:
+        """Slides or classes are others: begin anew, with the features that are kept. Other colours alone need nothing."""
+        project = self.session.project
+        if self._running is None or project is None:
+            return
+        config, known = self._running
+        if known != (project.cohort, project.classes):
+            self.labels.flush_all()
+            self._begin(config)
+            self.gaze.look()
+            self._running = config, (project.cohort, project.classes)
+        elif self.map is not None:
+            self.map.set_colors(project.colors)
+
+    def _on_project(self) -> None:
+        self.labels.forget()
+        self.remedy = None
+        self.remedies.forget()
+        self.keep_button.setText("Keep this model")
+        self.stop()
+        for one in (self.job, self.remedy_job):
+            one.update_buttons()
+
+    def _on_layer(self, event: Any) -> None:
+        """Another map of the slide came: hide it, unless a job makes it, which somebody wants to watch."""
+        from napari_slidecorr._napari.layers import identity
+
+        if self.map is not None and not self.session.busy and identity(event.value).get("kind") in OTHER_MAPS:
+            self.map.hide_others()
+
+    def _go_without(self) -> None:
+        self.without_button.hide()
+        self.worker.wishes.go_without()
+
+    def _on_labelled(self, suggestion: LiveSuggestion, class_name: str) -> None:
+        if self.attempt(lambda: self.labels.add(suggestion.slide_id, suggestion.box, class_name)):
+            self.message.tell(f"{suggestion.slide_id}: one patch is {class_name} now.")
+
+    def _use(self, remedy: Remedy) -> None:
+        self.remedy = remedy
+        self.keep_button.setText(f"Keep this model, {remedy.name}")
+        self.message.tell(f"The model that is kept will have {remedy.name}; the live map shows the plain head.")
+
+    # -- what the worker says -----------------------------------------------------------------------------------------
+
+    def _on_event(self, event: Event) -> None:
+        match event:
+            case LiveCells():
+                self._take(event)
+            case LiveFilled():
+                self.facts.show_filled(event)
+                self.phase.setText(
+                    f"{event.phase}: {event.done:,} of {event.total:,}" if event.done < event.total else ""
+                )
+            case LiveFitted():
+                self._on_fitted(event)
+            case LiveWaits():
+                self._on_waits(event)
+            case LiveJudged():
+                self._on_judged(event)
+            case LiveSuggested():
+                project = self.session.require_project()
+                self.strip.show_suggestions(event.suggestions, project, project.colors)
+            case CacheTold():
+                self.facts.show_cache(event)
+            case LiveBegun():
+                self.phase.setText("")
+                self.live_button.setToolTip(event.device)
+                self.message.tell(event.device)
+            case Notice():
+                self.message.tell(event.message, is_error=event.warning)
+            case _:
+                self.phase.setText(event.phase)
+
+    def _on_failed(self, error: BaseException) -> None:
+        self.stop()
+        self.message.tell(sentence(error), is_error=True)
+
+    def _take(self, cells: LiveCells) -> None:
+        """Put cells into the map of the slide in view; painted at once where somebody looks."""
+        if cells.slide_id != self.session.current_slide:
+            return
+        if self.map is None or not self.map.takes(cells):
+            self.map = LiveMap(self.desk.viewer, cells, self.session.require_project().colors)
+        self.map.write(cells)
+        self.map.wait(waiting=False)
+        if cells.in_view:
+            self._paint()
+        elif not self._paint_timer.isActive():
+            self._paint_timer.start()
+        self.painted.emit(cells.slide_id, cells.version, cells.last)
+
+    def _paint(self) -> None:
+        if self.map is not None and self.map.is_in_viewer and self.map.refresh():
+            self._tell_score()
+
+    def _on_fitted(self, event: LiveFitted) -> None:
+        self.without_button.hide()
+        self.status.setStyleSheet("")
+        names = ", ".join(event.classes)
+        self.status.setText(
+            f"{event.patches:,} labelled patches on {event.slides} slide(s): {names}. Fitted in {event.seconds:.2f} s."
+        )
+
+    def _on_waits(self, event: LiveWaits) -> None:
+        self.status.setText(event.message)
+        self.status.setStyleSheet(f"color: {ERROR_COLOR};" if event.lost else "")
+        self.without_button.setText(f"Go on without {' and '.join(event.lost)}")
+        self.without_button.setVisible(bool(event.lost))
+        if self.map is not None and self.map.is_in_viewer:
+            self.map.wait(waiting=True)
+
+    def _on_judged(self, event: LiveJudged) -> None:
+        auc = f"AUC on held-out slides {event.auc:.3f}. " if np.isfinite(event.auc) else ""
+        self._judged = f"{auc}{event.warning}".strip()
+        self._tell_score()
+
+    def _tell_score(self) -> None:
+        """The score on held-out slides, and how much of the slide in view is unsure."""
+        told = [self._judged] if self._judged else []
+        if self.map is not None and (share := self.map.unsure_share()) is not None:
+            told.append(f"Unsure (grey): {share:.0%} of this slide.")
+        self.score.setText("\n".join(told))
+
+    # -- jobs ---------------------------------------------------------------------------------------------------------
+
+    def _on_job(self, _title: str) -> None:
+        self.worker.wishes.rest(resting=True)
+        for one in (self.job, self.remedy_job):
+            if one.is_running:
+                one.begin()
+            one.update_buttons()
+
+    def _on_job_event(self, event: Event) -> None:
+        for one in (self.job, self.remedy_job):
+            if one.is_running:
+                one.show_event(event)
+
+    def _on_job_end(self, _end: JobEnd) -> None:
+        self.worker.wishes.rest(resting=False)
+        for one in (self.job, self.remedy_job):
+            one.rest()
+
+    def _on_kept(self, end: JobEnd) -> None:
+        if isinstance(end.result, TrainResult):
+            epoch = end.result.epochs[-1]
+            name = end.result.spec_path.parent.name
+            told = f"Kept as {name}: {epoch.scores}. The Prediction dock has it as its newest model."
+            timer(0, lambda: self.message.tell(told), self).start()  # after the session's own word of the end
+
+    def _show_running(self) -> None:
+        running = self.worker.running
+        self.live_button.setText("Stop live" if running else "Start live")
+        self.form.setEnabled(not running)
+        self.strip_box.setVisible(running)
+
+
+def _line() -> QLabel:
+    made = QLabel()
+    made.setWordWrap(True)
+    made.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+    return made
