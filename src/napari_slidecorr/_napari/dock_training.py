@@ -32,11 +32,15 @@ from napari_slidecorr.stored_runs import Stored, StoredRun
 
 if TYPE_CHECKING:
     import napari.viewer
+    from qtpy.QtWidgets import QTreeWidgetItem
 
 TITLE = "Training"
 COUNT_MS = 300
 """Patches are counted when regions and settings have been left alone for so long."""
 
+NO_PATCHES = (
+    "No patches yet. Draw or import regions of two classes or more, on two slides or more, in the Regions dock."
+)
 LOOK_MS = 200
 """After a start the dock scrolls to the progress, once it is laid out."""
 
@@ -81,7 +85,7 @@ class TrainingDock(Dock):
         self._table: PatchTable | None = None
         self._asked, self._looked = 0, False
         self._soon = timer(COUNT_MS, self.count, self)
-        self._look = timer(LOOK_MS, lambda: self.ensureWidgetVisible(self.progress), self)
+        self._look = timer(LOOK_MS, self._look_at_progress, self)
         self._connect()
         self._show_way()
         self._on_project()
@@ -101,8 +105,8 @@ class TrainingDock(Dock):
         self.form.changed.connect(self._on_form)
         self.shelf.listed.connect(self._update_buttons)
         self.shelf.resume_asked.connect(self.resume_stored)
-        self.shelf.continue_asked.connect(lambda stored: self.continue_from(stored.folder))
-        self.shelf.list.itemDoubleClicked.connect(lambda *_: self.ensureWidgetVisible(self.shelf.details))
+        self.shelf.continue_asked.connect(self._on_continue)
+        self.shelf.list.itemDoubleClicked.connect(self._look_at_details)
         self.listen(self.session.message, self.message.tell)
         self.listen(self.preview.switched, self.patch_check.follow)
         self.listen(self.session.project_changed, self._on_project)
@@ -201,6 +205,17 @@ class TrainingDock(Dock):
             lambda error: self._on_not_counted(error) if asked == self._asked else None,
         )
 
+    # Slots are methods, not lambdas: those of Qt die with the dock, a lambda was seen to be called after it.
+
+    def _look_at_progress(self) -> None:
+        self.ensureWidgetVisible(self.progress)
+
+    def _look_at_details(self, _item: QTreeWidgetItem, _column: int) -> None:
+        self.ensureWidgetVisible(self.shelf.details)
+
+    def _on_continue(self, stored: Stored) -> None:
+        self.continue_from(stored.folder)
+
     # -- what happens -------------------------------------------------------------------------------------------------
 
     def _show_settings(self, stored: Stored) -> None:
@@ -276,6 +291,8 @@ class TrainingDock(Dock):
     def _on_counted(self, table: PatchTable) -> None:
         self._table = table
         self.counts.show_table(table)
+        if not len(table):
+            self.counts.tell(NO_PATCHES)
         self._warn()
 
     def _on_not_counted(self, error: BaseException) -> None:

@@ -12,8 +12,12 @@ class Fold(QCollapsible):
 
     def __init__(self, title: str, widget: QWidget) -> None:
         super().__init__(f"▸ {title}", None, QIcon(), QIcon())  # its own icons are black on any theme
-        self.toggled.connect(lambda is_open: self.setText(f"{'▾' if is_open else '▸'} {title}"))
+        self._title = title
+        self.toggled.connect(self._mark)
         self.setDuration(0)
         self.layout().setContentsMargins(0, 2, 0, 2)
         self.content().layout().setContentsMargins(6, 2, 0, 2)
         self.addWidget(widget)
+
+    def _mark(self, is_open: bool) -> None:  # noqa: FBT001 - the shape of QCollapsible.toggled
+        self.setText(f"{'▾' if is_open else '▸'} {self._title}")

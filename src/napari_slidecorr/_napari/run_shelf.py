@@ -100,8 +100,8 @@ class RunShelf(QWidget):
     def _on_chosen(self) -> None:
         selected = self.list.selected
         self.details.show_entries(selected)
-        self.buttons.setVisible(bool(selected))
-        self.more.setVisible(bool(selected))
+        self.buttons.setVisible(len(selected) == 1)
+        self.more.setVisible(len(selected) == 1)
         self.update_buttons()
 
     def update_buttons(self) -> None:
