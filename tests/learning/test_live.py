@@ -34,20 +34,12 @@ from napari_slidecorr.regions import Region, RegionSet
 STROMA, TUMOUR = CLASSES
 
 
-@pytest.fixture(scope="session")
-def whole(tmp_path_factory):
-    made = make_project(tmp_path_factory.mktemp("live"), slides=4)
+@pytest.fixture
+def project(tmp_path):
+    made = make_project(tmp_path, slides=4)
     for known in made.cohort:
         made.save_regions(known.id, regions())
-    return made.folder.parent
-
-
-@pytest.fixture
-def project(whole, tmp_path):
-    from napari_slidecorr.project import Project
-
-    shutil.copytree(whole, tmp_path / "study")
-    return Project.open(tmp_path / "study" / "project")
+    return made
 
 
 @pytest.fixture

@@ -363,11 +363,11 @@ class LiveDock(Dock):
             self._paint()
         elif not self._paint_timer.isActive():
             self._paint_timer.start()
-        self.painted.emit(cells.slide_id, cells.version, cells.last)
 
     def _paint(self) -> None:
         if self.map is not None and self.map.is_in_viewer and self.map.refresh():
             self._tell_score()
+            self.painted.emit(self.map.prediction.slide_id, self.map.version, self.map.whole)
 
     def _on_fitted(self, event: LiveFitted) -> None:
         self.without_button.hide()

@@ -27,12 +27,19 @@ class LiveMap:
     first : LiveCells
         Says which slide, grid and classes; its cells are not yet written.
     colors : mapping of class name to (r, g, b), 0 to 255
+
+    Attributes
+    ----------
+    version : int
+        Of the regions that it shows; -1 before it shows any.
+    whole : bool
+        Whether all cells that have features show it.
     """
 
     def __init__(self, viewer: Any, first: LiveCells, colors: Colors) -> None:
         self._viewer = viewer
         self.prediction = PredictionMap.empty(first.classes, first.grid, first.slide_id, MODEL)
-        self.version = -1
+        self.version, self.whole = -1, False
         self._colors = dict(colors)
         self._changed = False
         self.layer = self._shown_layer()
@@ -53,7 +60,7 @@ class LiveMap:
         rows, columns = cells.cells.T
         self.layer.data[rows, columns] = cells.shown
         self.prediction.probabilities[:, rows, columns] = cells.probabilities.T
-        self.version = cells.version
+        self.version, self.whole = cells.version, cells.last
         self._changed = True
 
     def refresh(self) -> bool:

@@ -8,7 +8,7 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QCoreApplication, QObject, Signal, Slot
+from qtpy.QtCore import QObject, Signal, Slot
 
 from napari_slidecorr._napari.torch_door import load_torch_for_job
 from napari_slidecorr.errors import SlideCorrError
@@ -80,7 +80,6 @@ class LiveWorker(QObject):
         if thread is None or seconds <= 0:
             return True
         thread.join(seconds)
-        QCoreApplication.sendPostedEvents(self)
         return not thread.is_alive()
 
     def _run(
