@@ -518,6 +518,6 @@ def test_train_again_starts_from_the_model_of_the_map(qtbot, shown, ends):
     training = shown.viewer.window.add_plugin_dock_widget("napari-slidecorr", "Training")[1]
     run = shown.session.project.runs()[0]
     config = training.form.read()
-    assert config.weights == str(run / "model.safetensors")
-    assert replace(config, weights="random") == settings_of(run)
+    assert replace(config, continue_from="") == settings_of(run)
+    assert config.continue_from == run.name, "with its weights, and the same slides held out"
     assert "Press Train" in training.message.text()

@@ -261,9 +261,7 @@ def test_train_on_holds_the_same_slides_out(qtbot, dock, ends):
     assert dock.form.read() == replace(FULL, seed=3, continue_from="scr-test_resnet-001")
     assert run(qtbot, dock, ends).status is JobStatus.COMPLETED
     runs = dock.session.project.folder / "runs"
-    first, second = (
-        json.loads((runs / f"scr-test_resnet-00{n}" / "config.json").read_text())["split"] for n in (1, 2)
-    )
+    first, second = (json.loads((runs / f"scr-test_resnet-00{n}" / "config.json").read_text())["split"] for n in (1, 2))
     assert first == second
 
 
