@@ -53,6 +53,9 @@ REFIT_S = 1.5
 """While features of labelled cells are still being computed, a head is fitted to those there are this often."""
 
 MOST_FOLDS = 10
+INNER_TISSUE = 0.8
+"""Cells with less tissue than this are on a rim, and teach little."""
+
 IDLE_S = 0.3
 UNSURE = 255
 Steps = Generator[Event, None, None]
@@ -154,7 +157,9 @@ class LiveStudy:
         slide = self._project.slide(slide_id)
         grid = slide_grid(slide, extractor.geometry, self.config.patches.overlap)
         tissue = find_tissue(slide)
-        return LiveSlide(slide, grid, tissue.cells(grid), extractor.dim, group, mean_density(slide, tissue.mask))
+        look = mean_density(slide, tissue.mask)
+        inner = tissue.cells(grid, INNER_TISSUE)
+        return LiveSlide(slide, grid, tissue.cells(grid), extractor.dim, group=group, look=look, inner=inner)
 
     def _ready(self) -> Extractor:
         if self.extractor is None:
@@ -330,7 +335,8 @@ class LiveStudy:
                 phase="Judged", version=head.version, auc=float("nan"), slides=data.slides, warning=str(error)
             )
             return
-        bounds = unsure_thresholds(part.label, found.probabilities, part.slide_index, self.config.unsure_error)
+        alike = np.zeros(len(part.label), np.int64)  # of few labels a slide with one patch would decide the bound alone
+        bounds = unsure_thresholds(part.label, found.probabilities, alike, self.config.unsure_error)
         self.head = replace(head, judged=True, bounds=bounds, others=found.heads)
         auc = found.auc(part.label)
         yield LiveJudged(phase="Judged", version=head.version, auc=auc, slides=data.slides, warning=found.warning)
@@ -374,3 +380,4 @@ class LiveStudy:
             self._chosen_from = len(data.label)
             return
         self._penalty, self._chosen_from = penalty, len(data.label)
+        yield Event(phase="")

@@ -58,24 +58,32 @@ class LiveFilling:
             self._mask = slide.missing_labelled() if only_labelled else slide.missing()
             self._running = key, self._extraction(slide, extractor)
         try:
-            event = next(self._running[1])
+            event = next(self._running[1], None)
         except SlideCorrError as error:
             self._running = None
             slide.give_up(self._mask, error)
             yield Notice(phase="Features", message=str(error), warning=True)
             yield filled(slide)
             return
-        if isinstance(event, FeaturesAdded):
-            slide.take(event.cells, event.features)
+        if event is None or isinstance(event, FeaturesDone):
+            yield from self._end(slide)
             yield filled(slide)
-        elif isinstance(event, FeaturesDone):
-            slide.take(event.result.cells, event.result.features)
-            slide.give_up(self._mask)
-            self.stop()
-            yield filled(slide)
-            yield told_cache(self._cache)
-        else:
+            return
+        if not isinstance(event, FeaturesAdded):
             yield event
+            return
+        slide.take(event.cells, event.features)
+        yield filled(slide)
+        if event.done >= event.total:
+            yield from self._end(slide)
+
+    def _end(self, slide: LiveSlide) -> Generator[Event, None, None]:
+        """Let the extraction tell what could not be read, and keep the rest."""
+        rest = self._running[1] if self._running is not None else iter(())
+        yield from (event for event in rest if isinstance(event, Notice))
+        self._running = None
+        slide.give_up(self._mask)
+        yield told_cache(self._cache)
 
     def stop(self) -> None:
         """Keep what was computed; the next step begins anew."""

@@ -46,6 +46,8 @@ class LiveSlide:
         What is held out together.
     look : ndarray, shape (3,)
         Mean optical density of the tissue: slides that are stained alike have similar ones.
+    inner : ndarray, shape of the grid, bool, optional
+        Cells that are full of tissue, which are worth to be suggested; all of the tissue when left out.
 
     Attributes
     ----------
@@ -62,10 +64,13 @@ class LiveSlide:
         grid: Grid,
         tissue: NDArray[np.bool_],
         dim: int,
+        *,
         group: str = "",
         look: NDArray[np.floating] | None = None,
+        inner: NDArray[np.bool_] | None = None,
     ) -> None:
         self.slide, self.grid, self.tissue, self.group = slide, grid, tissue, group or slide.id
+        self.inner = tissue if inner is None else inner & tissue
         self.look = np.zeros(3) if look is None else np.asarray(look, np.float64)
         self.place = np.full(grid.shape, -1, np.int64)
         self.painted: tuple[object, int] = (None, 0)

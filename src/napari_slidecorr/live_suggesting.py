@@ -72,7 +72,7 @@ def suggest(
 def _candidates(
     slides: Sequence[LiveSlide], head: LiveHead, skipped: Collection[tuple[str, Cell]]
 ) -> Candidates | None:
-    """Unlabelled cells of tissue that have features, some of each slide."""
+    """Unlabelled cells full of tissue that have features, some of each slide."""
     parts = []
     for index, slide in enumerate(slides):
         check_interrupted()
@@ -97,7 +97,7 @@ def _candidates(
 
 
 def _free_rows(slide: LiveSlide, skipped: Sequence[Cell]) -> NDArray[np.int64]:
-    free = slide.tissue.copy()
+    free = slide.inner.copy()
     free[tuple(slide.labelled.cells.T)] = False
     for cell in skipped:
         free[cell] = False

@@ -22,7 +22,6 @@ from napari_slidecorr._napari.live_gaze import LiveGaze
 from napari_slidecorr._napari.live_map import OTHER_MAPS, LiveMap
 from napari_slidecorr._napari.live_worker import LiveWorker
 from napari_slidecorr._napari.parts import box, button, timer
-from napari_slidecorr._napari.remedy_box import TITLE as REMEDIES
 from napari_slidecorr._napari.remedy_box import RemedyBox
 from napari_slidecorr._napari.strip_labels import StripLabels
 from napari_slidecorr._napari.torch_door import load_torch_for_job
@@ -107,7 +106,8 @@ class LiveDock(Dock):
         fold.setDuration(0)
         fold.addWidget(self.facts)
         self.fold = fold
-        self.status, self.score = _line(), _line()
+        self.status, self.score, self.here = _line(), _line(), _line()
+        self.here.setMinimumHeight(self.here.fontMetrics().lineSpacing())  # the dock must not jump with the mouse
         self.without_button = button(
             "Go on without", "Leave the class out until it has a region again.", self._go_without
         )
@@ -119,14 +119,13 @@ class LiveDock(Dock):
         self.job = JobBar(self.session, KEEP, self.keep_button)
         self.strip = FilmStrip(self._errands)
         self.remedies = RemedyBox(self.session, self._plain_config, self.attempt)
-        self.remedy_job = JobBar(self.session, REMEDIES, self.remedies.start_button)
         self.strip_box = box("What to label next", self.strip)
         parts = (
             box("Live", self.form, self.live_button, self.phase, fold),
             self.message,
-            box("Model", self.status, self.score, self.without_button, self.job),
+            box("Model", self.status, self.score, self.here, self.without_button, self.job),
             self.strip_box,
-            box("What helps", self.remedies, self.remedy_job),
+            box("What helps", self.remedies),
         )
         for part in parts:
             self.body.addWidget(part)
@@ -151,6 +150,9 @@ class LiveDock(Dock):
         self.listen(session.job_event, self._on_job_event)
         self.listen(session.job_ended, self._on_job_end)
         self.listen(self.desk.edited, self._on_edited)
+        cursor = self.desk.viewer.cursor.events.position
+        cursor.connect(self._on_cursor)
+        self.destroyed.connect(lambda: cursor.disconnect(self._on_cursor))
         inserted = self.desk.viewer.layers.events.inserted
         inserted.connect(self._on_layer)
         self.destroyed.connect(lambda: inserted.disconnect(self._on_layer))
@@ -293,7 +295,7 @@ class LiveDock(Dock):
         self.remedies.forget()
         self.keep_button.setText("Keep this model")
         self.stop()
-        for one in (self.job, self.remedy_job):
+        for one in (self.job, self.remedies.job):
             one.update_buttons()
 
     def _on_layer(self, event: Any) -> None:
@@ -302,6 +304,11 @@ class LiveDock(Dock):
 
         if self.map is not None and not self.session.busy and identity(event.value).get("kind") in OTHER_MAPS:
             self.map.hide_others()
+
+    def _on_cursor(self, _event: Any = None) -> None:
+        if self.map is not None:
+            y, x = self.desk.viewer.cursor.position[-2:]
+            self.here.setText(self.map.told_at((float(y), float(x))))
 
     def _go_without(self) -> None:
         self.without_button.hide()
@@ -401,19 +408,19 @@ class LiveDock(Dock):
 
     def _on_job(self, _title: str) -> None:
         self.worker.wishes.rest(resting=True)
-        for one in (self.job, self.remedy_job):
+        for one in (self.job, self.remedies.job):
             if one.is_running:
                 one.begin()
             one.update_buttons()
 
     def _on_job_event(self, event: Event) -> None:
-        for one in (self.job, self.remedy_job):
+        for one in (self.job, self.remedies.job):
             if one.is_running:
                 one.show_event(event)
 
     def _on_job_end(self, _end: JobEnd) -> None:
         self.worker.wishes.rest(resting=False)
-        for one in (self.job, self.remedy_job):
+        for one in (self.job, self.remedies.job):
             one.rest()
 
     def _on_kept(self, end: JobEnd) -> None:

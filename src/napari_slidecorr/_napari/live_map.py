@@ -83,15 +83,17 @@ class LiveMap:
             self.layer.opacity = opacity
             self.layer.name = f"{self.prediction.slide_id} live{' (waits)' * waiting}"
 
-    def told_at(self, y_px: float, x_px: float) -> str:
-        """Say the probabilities at a place in level-0 pixels; empty where there are none."""
+    def told_at(self, world: tuple[float, float]) -> str:
+        """Say the probabilities at a place in the viewer's coordinates, whose pixel centres lie on integers."""
         grid = self.prediction.grid
-        row, column = (int(grid.cells_at(a, np.asarray([place]))[0]) for a, place in enumerate((y_px, x_px)))
+        places = (at / size + 0.5 for at, size in zip(world, grid.mpp or (1.0, 1.0), strict=True))
+        row, column = (int(grid.cells_at(axis, np.asarray([place]))[0]) for axis, place in enumerate(places))
         values = self.prediction.probabilities[:, row, column] if min(row, column) >= 0 else np.full(1, np.nan)
         if not np.isfinite(values[0]):
             return ""
         order = np.argsort(-values, kind="stable")
-        return ", ".join(f"{self.prediction.classes[i]} {values[i]:.2f}" for i in order)
+        told = ", ".join(f"{self.prediction.classes[i]} {values[i]:.2f}" for i in order)
+        return f"Unsure: {told}" if self.layer.data[row, column] == UNSURE else told
 
     def unsure_share(self) -> float | None:
         """Which part of the painted cells is unsure; None where nothing is painted."""

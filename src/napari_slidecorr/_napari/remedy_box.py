@@ -10,8 +10,9 @@ import numpy as np
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
+from napari_slidecorr._napari.job_bar import JobBar
 from napari_slidecorr._napari.live_facts import cell, plain_table
-from napari_slidecorr._napari.parts import button, row
+from napari_slidecorr._napari.parts import button
 from napari_slidecorr._napari.torch_door import load_torch_for_job
 from napari_slidecorr.events import Event, JobEnd
 from napari_slidecorr.fast_config import FastConfig
@@ -63,8 +64,9 @@ class RemedyBox(QWidget):
             "Judge remedies against slide-wise shift on held-out slides of this project, beside the plain head.",
             lambda: self._attempt(self.compare),
         )
-        self.with_adapters = QCheckBox("also adapters")
+        self.with_adapters = QCheckBox("also adapters with SCR and SDA")
         self.with_adapters.setToolTip("Also SCR, batch-centred SCR and SDA on a bottleneck adapter: a minute or more.")
+        self.job = JobBar(session, TITLE, self.start_button)
         self.table = plain_table(COLUMNS, HEIGHT_PX)
         self.table.hide()
         self.sentence = QLabel()
@@ -75,7 +77,7 @@ class RemedyBox(QWidget):
         self.use_button.hide()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        for part in (row(self.start_button, self.with_adapters), self.table, self.sentence, self.use_button):
+        for part in (self.with_adapters, self.job, self.table, self.sentence, self.use_button):
             layout.addWidget(part)
 
     def compare(self) -> bool:
