@@ -8,7 +8,8 @@ for. So nothing is computed from pixels, and reading, fitting, painting and draw
 with the mouse on the canvas (a polygon, its class in turn); the clock starts with the release that ends it.
 
 `p50_view_s`, `p95_view_s`: until the view was painted on the screen with a head fitted to that stroke. `p95_slide_s`: until all cells of
-the slide were. `p99_frame_gap_ms`: of a 10 ms timer, from the first stroke to the last map.
+the slide were. `p99_frame_gap_ms`: of a 10 ms timer, from the first stroke to the last map; `idle_p99_frame_gap_ms` is
+the same window before the first stroke, with nothing to do, and says how busy the machine was.
 """
 
 from __future__ import annotations
@@ -171,7 +172,7 @@ class Window:
         live = self.live
         ready = lambda: live.map is not None and live.map.whole and not live.phase.text()  # noqa: E731
         if not serve(120, ready):
-            raise SystemExit(f"No map comes: {live.status.text()} {live.message.text()}")
+            raise SystemExit(f"No map comes: {live.told.status.text()} {live.message.text()}")
         serve(2)
 
     def stroke(self, class_name: str, place: tuple[float, float]) -> Stroke:
@@ -186,7 +187,7 @@ class Window:
         self.painted.clear()
         self.drawn.clear()
         if not serve(30, lambda: any(version > before and whole for _, version, whole in self.painted)):
-            raise SystemExit(f"A stroke changes nothing: {self.live.status.text()} {self.live.message.text()}")
+            raise SystemExit(f"A stroke changes nothing: {self.live.told.status.text()} {self.live.message.text()}")
         view = next(at for at, version, _ in self.painted if version > before)
         whole = next(at for at, version, all_of_it in self.painted if version > before and all_of_it)
         serve(5, lambda: any(at > whole for at in self.drawn))
@@ -228,6 +229,8 @@ def main(strokes: int, cells: int) -> dict[str, Any]:
         window.person.press_button(window.live.live_button)
         window.wait_for_map()
         gaps, taken, found = Gaps(), [], []
+        serve(3)
+        idle = gaps.take()
         for number, slide_id in enumerate(ids):
             if number:
                 window.show(slide_id)
@@ -237,7 +240,7 @@ def main(strokes: int, cells: int) -> dict[str, Any]:
                 found.append(window.stroke(class_name, place))
                 serve(0.5)
             taken.append(gaps.take())
-        judged = window.live.score.text()
+        judged = window.live.told.score.text()
         window.live.stop()
         window.live.close_worker()
         window.viewer.close()
@@ -253,6 +256,7 @@ def main(strokes: int, cells: int) -> dict[str, Any]:
         "p95_slide_s": float(np.quantile(slide, 0.95)),
         "p99_frame_gap_ms": float(np.quantile(all_gaps, 0.99)),
         "max_frame_gap_ms": float(all_gaps.max()),
+        "idle_p99_frame_gap_ms": float(np.quantile(idle, 0.99)),
         "load_average": os.getloadavg()[0],
         "score": judged,
     }

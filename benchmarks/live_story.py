@@ -113,7 +113,7 @@ class Story:
 
     def judged(self) -> None:
         """Wait for the score on held-out slides and the strip."""
-        self.wait(lambda: "AUC" in self.live.score.text() and len(self.live.strip.suggestions) > 0)
+        self.wait(lambda: "AUC" in self.live.told.score.text() and len(self.live.strip.suggestions) > 0)
         frames = self.live.strip._frames  # noqa: SLF001 - to see that pictures have come
         self.wait(lambda: all(not frame.icon().isNull() for frame in self.live.strip._frames) and bool(frames))  # noqa: SLF001
 
@@ -173,7 +173,7 @@ def main(side: int, pictures: Path | None) -> dict[str, Any]:
             story.pause(0.6)
         story.judged()
         story.picture("accepted")
-        story.person.press_button(story.live.keep_button)
+        story.person.press_button(story.live.keeping.keep_button)
         story.wait(lambda: bool(story.slides.session.project.runs()), 200)
         story.wait(lambda: not story.slides.session.busy)
         story.pause(0.5)
@@ -187,7 +187,7 @@ def main(side: int, pictures: Path | None) -> dict[str, Any]:
             "seconds_to_last_stroke_painted": labelled_s,
             "seconds_until_all_features_and_judged": ready_s,
             **{key: float(value) for key, value in after.items()},
-            "score": story.live.score.text(),
+            "score": story.live.told.score.text(),
             "helps": story.live.remedies.sentence.text(),
             "load_average": os.getloadavg()[0],
         }

@@ -108,9 +108,9 @@ def test_a_stroke_changes_the_map_in_view(person):
     person.stroke("stroma", y0, x0, y1, x1)  # what was tumour is said to be stroma too
     person.wait(lambda: person.live.worker.wishes.version > version and person.whole())
     assert (person.layer.data != before).any()
-    assert "Fitted in" in person.live.status.text()
-    person.wait(lambda: "AUC on held-out slides" in person.live.score.text())
-    assert "slides or patients only" in person.live.score.text()
+    assert "Fitted in" in person.live.told.status.text()
+    person.wait(lambda: "AUC on held-out slides" in person.live.told.score.text())
+    assert "slides or patients only" in person.live.told.score.text()
     assert person.live.facts.table.rowCount() == 4
     assert "MB" in person.live.facts.cache.text()
 
@@ -132,7 +132,7 @@ def test_without_a_second_class_the_dock_says_what_is_missing(person):
     for known in person.project.cohort:
         person.project.save_regions(known.id, RegionSet())
     person.begin()
-    person.wait(lambda: "two classes or more" in person.live.status.text())
+    person.wait(lambda: "two classes or more" in person.live.told.status.text())
     assert not person.painted()
 
 
@@ -145,16 +145,16 @@ def test_a_class_that_loses_its_last_region_is_told_and_undo_goes_on(person):
     editor = person.desk.editor
     editor.select([r.uid for r in editor.regions if r.class_name == "tumour"])
     editor.delete_selected()
-    person.wait(lambda: "'tumour' lost the last region" in person.live.status.text())
+    person.wait(lambda: "'tumour' lost the last region" in person.live.told.status.text())
     assert "(waits)" in person.layer.name
     np.testing.assert_array_equal(person.layer.data, shown)
-    assert person.live.without_button.isVisible()
+    assert person.live.told.without_button.isVisible()
     editor.undo()
-    person.wait(lambda: "Fitted in" in person.live.status.text() and "(waits)" not in person.layer.name)
+    person.wait(lambda: "Fitted in" in person.live.told.status.text() and "(waits)" not in person.layer.name)
     editor.redo()
-    person.wait(person.live.without_button.isVisible)
-    person.click(person.live.without_button)
-    person.wait(lambda: "Fitted in" in person.live.status.text())
+    person.wait(person.live.told.without_button.isVisible)
+    person.click(person.live.told.without_button)
+    person.wait(lambda: "Fitted in" in person.live.told.status.text())
     assert not (person.layer.data == CLASSES.index("tumour") + 1).any()
 
 
@@ -223,7 +223,7 @@ def test_pictures_come_into_the_strip_with_their_reasons(person):
 def test_the_kept_model_is_a_run_for_prediction(person):
     person.begin()
     person.wait(person.painted)
-    person.click(person.live.keep_button)
+    person.click(person.live.keeping.keep_button)
     person.wait(lambda: bool(person.ends))
     end = person.ends.pop()
     assert end.status is JobStatus.COMPLETED, end.error
@@ -250,10 +250,10 @@ def test_a_proposed_remedy_goes_into_the_kept_model(person):
 
     person.slides.open_project(person.project.folder)
     person.live.form.set(CONFIG)
-    plain = person.live.kept_config()
+    plain = person.live.keeping.config()
     person.live.remedies.used.emit(Remedy("centring 0.5", plain.head, centring=0.5))
-    assert person.live.kept_config() == replace(plain, centring=0.5)
-    assert "centring 0.5" in person.live.keep_button.text()
+    assert person.live.keeping.config() == replace(plain, centring=0.5)
+    assert "centring 0.5" in person.live.keeping.keep_button.text()
 
 
 def test_a_new_class_begins_anew_and_goes_on(person):

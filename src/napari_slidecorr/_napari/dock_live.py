@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from qtpy.QtCore import QCoreApplication, Signal
-from qtpy.QtWidgets import QLabel, QSizePolicy
 from superqt import QCollapsible
 
 from napari_slidecorr._napari.desk import desk_of
-from napari_slidecorr._napari.dock import ERROR_COLOR, Dock
+from napari_slidecorr._napari.dock import Dock
 from napari_slidecorr._napari.errands import Errands
 from napari_slidecorr._napari.film_strip import FilmStrip
 from napari_slidecorr._napari.form import make_form
-from napari_slidecorr._napari.job_bar import JobBar
+from napari_slidecorr._napari.keep_box import KeepBox
 from napari_slidecorr._napari.live_facts import LiveFacts
 from napari_slidecorr._napari.live_gaze import LiveGaze
 from napari_slidecorr._napari.live_map import OTHER_MAPS, LiveMap
+from napari_slidecorr._napari.live_status import LiveStatus, line
 from napari_slidecorr._napari.live_worker import LiveWorker
 from napari_slidecorr._napari.parts import box, button, timer
 from napari_slidecorr._napari.remedy_box import RemedyBox
 from napari_slidecorr._napari.strip_labels import StripLabels
-from napari_slidecorr._napari.torch_door import load_torch_for_job
 from napari_slidecorr._napari.travel import Traveller
 from napari_slidecorr.backbone_table import BACKBONES
-from napari_slidecorr.events import Event, JobEnd, Notice, TrainResult
+from napari_slidecorr.events import Event, JobEnd, Notice
 from napari_slidecorr.geometry import Box
 from napari_slidecorr.live_config import LiveConfig
 from napari_slidecorr.live_events import (
@@ -48,9 +46,7 @@ if TYPE_CHECKING:
     import napari.viewer
 
     from napari_slidecorr.fast_config import FastConfig
-    from napari_slidecorr.learning.remedy_table import Remedy
 
-KEEP = "Keeping the model"
 LABEL_MS = 150
 """Strokes within so long are one change."""
 
@@ -79,7 +75,6 @@ class LiveDock(Dock):
         super().__init__(napari_viewer)
         self.desk = desk_of(napari_viewer)
         self.map: LiveMap | None = None
-        self.remedy: Remedy | None = None
         self._errands = Errands(self)
         self.worker = LiveWorker(self)
         self.gaze = LiveGaze(napari_viewer, self.session, self, self._on_look)
@@ -87,7 +82,6 @@ class LiveDock(Dock):
         self.labels = StripLabels(self.desk, self._relabel, self)
         self._changed: set[str] = set()
         self._running: tuple[FastConfig, Any] | None = None
-        self._judged = ""
         self._tell_timer = timer(LABEL_MS, self._tell_changes, self)
         self._paint_timer = timer(PAINT_MS, self._paint, self)
         self._make_parts()
@@ -100,37 +94,27 @@ class LiveDock(Dock):
         self.live_button = button(
             "Start live", "Compute features, and fit a head at each change of regions.", self.toggle
         )
-        self.phase = _line()
+        self.phase = line()
         self.facts = LiveFacts(self._errands, self.message.tell)
         fold = QCollapsible("Features")
         fold.setDuration(0)
         fold.addWidget(self.facts)
         self.fold = fold
-        self.status, self.score, self.here = _line(), _line(), _line()
-        self.here.setMinimumHeight(self.here.fontMetrics().lineSpacing())  # the dock must not jump with the mouse
-        self.without_button = button(
-            "Go on without", "Leave the class out until it has a region again.", self._go_without
-        )
-        self.keep_button = button(
-            "Keep this model",
-            "Train on all labelled patches and keep the model: Prediction and export use it.",
-            self.keep,
-        )
-        self.job = JobBar(self.session, KEEP, self.keep_button)
+        self.told = LiveStatus(self._go_without)
+        self.keeping = KeepBox(self.session, self._plain_config, self.labels.flush_all, self.message.tell, self.attempt)
         self.strip = FilmStrip(self._errands)
         self.remedies = RemedyBox(self.session, self._plain_config, self.attempt)
         self.strip_box = box("What to label next", self.strip)
         parts = (
             box("Live", self.form, self.live_button, self.phase, fold),
             self.message,
-            box("Model", self.status, self.score, self.here, self.without_button, self.job),
+            box("Model", self.told, self.keeping),
             self.strip_box,
             box("What helps", self.remedies),
         )
         for part in parts:
             self.body.addWidget(part)
         self.body.addStretch(1)
-        self.without_button.hide()
 
     def _connect(self) -> None:
         self.worker.happened.connect(self._on_event)
@@ -138,7 +122,7 @@ class LiveDock(Dock):
         self.strip.labelled.connect(self._on_labelled)
         self.strip.skipped.connect(lambda one: self.worker.wishes.skip(one.slide_id, one.cell))
         self.strip.asked.connect(lambda one: self.attempt(lambda: self.traveller.go(one.slide_id, one.box)))
-        self.remedies.used.connect(self._use)
+        self.remedies.used.connect(self.keeping.use)
         session = self.session
         self.listen(session.message, self.message.tell)
         self.listen(session.project_changed, self._on_project)
@@ -150,16 +134,24 @@ class LiveDock(Dock):
         self.listen(session.job_event, self._on_job_event)
         self.listen(session.job_ended, self._on_job_end)
         self.listen(self.desk.edited, self._on_edited)
-        cursor = self.desk.viewer.cursor.events.position
-        cursor.connect(self._on_cursor)
-        self.destroyed.connect(lambda: cursor.disconnect(self._on_cursor))
-        inserted = self.desk.viewer.layers.events.inserted
-        inserted.connect(self._on_layer)
-        self.destroyed.connect(lambda: inserted.disconnect(self._on_layer))
+        viewer = self.desk.viewer
+        self._hear(viewer.cursor.events.position, self._on_cursor)
+        self._hear(viewer.layers.events.inserted, self._on_layer)
         stop = weakref.WeakMethod(self.close_worker)  # Qt would keep the dock for ever
         QCoreApplication.instance().aboutToQuit.connect(lambda: (alive := stop()) and alive())
         worker = self.worker
         self.destroyed.connect(lambda: worker.stop(CLOSE_S))
+
+    def _hear(self, emitter: Any, slot: Callable[[Any], None]) -> None:
+        """Connect an event of the viewer for as long as the dock lives; a method of a deleted dock cannot be disconnected."""
+        alive = weakref.WeakMethod(slot)
+
+        def heard(event: Any) -> None:
+            if (method := alive()) is not None:
+                method(event)
+
+        emitter.connect(heard)
+        self.destroyed.connect(lambda: emitter.disconnect(heard))
 
     # -- what a script may call too -----------------------------------------------------------------------------------
 
@@ -194,9 +186,7 @@ class LiveDock(Dock):
         wishes.rest(resting=self.session.busy)
         self.facts.begin()
         self._changed.clear()
-        self._judged = ""
-        self.status.setText("Starting ...")
-        self.score.setText("")
+        self.told.rest("Starting ...")
         self.fold.expand(animate=False)
 
     def stop(self) -> None:
@@ -206,10 +196,8 @@ class LiveDock(Dock):
         if self.map is not None:
             self.map.remove()
             self.map = None
-        self.without_button.hide()
         self.strip.show_suggestions((), None, {})
-        self.status.setText("Not running.")
-        self.score.setText("")
+        self.told.rest("Not running.")
         self.phase.setText("")
         self._show_running()
 
@@ -217,28 +205,6 @@ class LiveDock(Dock):
         """End, and wait for the thread: the program is about to end."""
         self.labels.flush_all()
         self.worker.stop(CLOSE_S)
-
-    def keep(self) -> bool:
-        """Train on all labelled patches with the chosen remedy, and keep the model; False, with a message, if it cannot."""
-
-        def begin() -> None:
-            project, config = self.session.require_project(), self.kept_config()
-
-            def events() -> Iterator[Event]:
-                load_torch_for_job()
-                from napari_slidecorr.fast_project import fast_train
-
-                return fast_train(project, config)
-
-            self.labels.flush_all()
-            self.session.start(events, KEEP, on_end=self._on_kept)
-
-        return self.attempt(begin)
-
-    def kept_config(self) -> FastConfig:
-        """The settings of the model that would be kept: those of the form, and the remedy that somebody chose."""
-        config = self._plain_config()
-        return self.remedy.applied_to(config) if self.remedy is not None else config
 
     def _plain_config(self) -> FastConfig:
         config: LiveConfig = self.form.read()
@@ -291,11 +257,10 @@ class LiveDock(Dock):
 
     def _on_project(self) -> None:
         self.labels.forget()
-        self.remedy = None
+        self.keeping.use(None)
         self.remedies.forget()
-        self.keep_button.setText("Keep this model")
         self.stop()
-        for one in (self.job, self.remedies.job):
+        for one in (self.keeping.job, self.remedies.job):
             one.update_buttons()
 
     def _on_layer(self, event: Any) -> None:
@@ -308,20 +273,14 @@ class LiveDock(Dock):
     def _on_cursor(self, _event: Any = None) -> None:
         if self.map is not None:
             y, x = self.desk.viewer.cursor.position[-2:]
-            self.here.setText(self.map.told_at((float(y), float(x))))
+            self.told.here.setText(self.map.told_at((float(y), float(x))))
 
     def _go_without(self) -> None:
-        self.without_button.hide()
         self.worker.wishes.go_without()
 
     def _on_labelled(self, suggestion: LiveSuggestion, class_name: str) -> None:
         if self.attempt(lambda: self.labels.add(suggestion.slide_id, suggestion.box, class_name)):
             self.message.tell(f"{suggestion.slide_id}: one patch is {class_name} now.")
-
-    def _use(self, remedy: Remedy) -> None:
-        self.remedy = remedy
-        self.keep_button.setText(f"Keep this model, {remedy.name}")
-        self.message.tell(f"The model that is kept will have {remedy.name}; the live map shows the plain head.")
 
     # -- what the worker says -----------------------------------------------------------------------------------------
 
@@ -331,28 +290,33 @@ class LiveDock(Dock):
                 self._take(event)
             case LiveFilled():
                 self.facts.show_filled(event)
-                self.phase.setText(
-                    f"{event.phase}: {event.done:,} of {event.total:,}" if event.done < event.total else ""
-                )
-            case LiveFitted():
-                self._on_fitted(event)
-            case LiveWaits():
-                self._on_waits(event)
-            case LiveJudged():
-                self._on_judged(event)
-            case LiveSuggested():
-                project = self.session.require_project()
-                self.strip.show_suggestions(event.suggestions, project, project.colors)
+                going_on = event.done < event.total and not event.trouble
+                self.phase.setText(f"{event.phase}: {event.done:,} of {event.total:,}" if going_on else "")
             case CacheTold():
                 self.facts.show_cache(event)
             case LiveBegun():
-                self.phase.setText("")
-                self.live_button.setToolTip(event.device)
+                self.phase.clear()
                 self.message.tell(event.device)
             case Notice():
                 self.message.tell(event.message, is_error=event.warning)
+            case LiveFitted() | LiveWaits() | LiveJudged() | LiveSuggested():
+                self._on_head(event)
             case _:
                 self.phase.setText(event.phase)
+
+    def _on_head(self, event: LiveFitted | LiveWaits | LiveJudged | LiveSuggested) -> None:
+        match event:
+            case LiveFitted():
+                self.told.show_fitted(event)
+            case LiveWaits():
+                self.told.show_waits(event)
+                if self.map is not None and self.map.is_in_viewer:
+                    self.map.wait(waiting=True)
+            case LiveJudged():
+                self.told.show_judged(event, self.map)
+            case LiveSuggested():
+                project = self.session.require_project()
+                self.strip.show_suggestions(event.suggestions, project, project.colors)
 
     def _on_failed(self, error: BaseException) -> None:
         self.stop()
@@ -373,72 +337,30 @@ class LiveDock(Dock):
 
     def _paint(self) -> None:
         if self.map is not None and self.map.is_in_viewer and self.map.refresh():
-            self._tell_score()
+            self.told.show_score(self.map)
             self.painted.emit(self.map.prediction.slide_id, self.map.version, self.map.whole)
-
-    def _on_fitted(self, event: LiveFitted) -> None:
-        self.without_button.hide()
-        self.status.setStyleSheet("")
-        names = ", ".join(event.classes)
-        self.status.setText(
-            f"{event.patches:,} labelled patches on {event.slides} slide(s): {names}. Fitted in {event.seconds:.2f} s."
-        )
-
-    def _on_waits(self, event: LiveWaits) -> None:
-        self.status.setText(event.message)
-        self.status.setStyleSheet(f"color: {ERROR_COLOR};" if event.lost else "")
-        self.without_button.setText(f"Go on without {' and '.join(event.lost)}")
-        self.without_button.setVisible(bool(event.lost))
-        if self.map is not None and self.map.is_in_viewer:
-            self.map.wait(waiting=True)
-
-    def _on_judged(self, event: LiveJudged) -> None:
-        auc = f"AUC on held-out slides {event.auc:.3f}. " if np.isfinite(event.auc) else ""
-        self._judged = f"{auc}{event.warning}".strip()
-        self._tell_score()
-
-    def _tell_score(self) -> None:
-        """The score on held-out slides, and how much of the slide in view is unsure."""
-        told = [self._judged] if self._judged else []
-        if self.map is not None and (share := self.map.unsure_share()) is not None:
-            told.append(f"Unsure (grey): {share:.0%} of this slide.")
-        self.score.setText("\n".join(told))
 
     # -- jobs ---------------------------------------------------------------------------------------------------------
 
     def _on_job(self, _title: str) -> None:
         self.worker.wishes.rest(resting=True)
-        for one in (self.job, self.remedies.job):
+        for one in (self.keeping.job, self.remedies.job):
             if one.is_running:
                 one.begin()
             one.update_buttons()
 
     def _on_job_event(self, event: Event) -> None:
-        for one in (self.job, self.remedies.job):
+        for one in (self.keeping.job, self.remedies.job):
             if one.is_running:
                 one.show_event(event)
 
     def _on_job_end(self, _end: JobEnd) -> None:
         self.worker.wishes.rest(resting=False)
-        for one in (self.job, self.remedies.job):
+        for one in (self.keeping.job, self.remedies.job):
             one.rest()
-
-    def _on_kept(self, end: JobEnd) -> None:
-        if isinstance(end.result, TrainResult):
-            epoch = end.result.epochs[-1]
-            name = end.result.spec_path.parent.name
-            told = f"Kept as {name}: {epoch.scores}. The Prediction dock has it as its newest model."
-            timer(0, lambda: self.message.tell(told), self).start()  # after the session's own word of the end
 
     def _show_running(self) -> None:
         running = self.worker.running
         self.live_button.setText("Stop live" if running else "Start live")
         self.form.setEnabled(not running)
         self.strip_box.setVisible(running)
-
-
-def _line() -> QLabel:
-    made = QLabel()
-    made.setWordWrap(True)
-    made.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
-    return made
