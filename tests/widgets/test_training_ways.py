@@ -277,6 +277,7 @@ def test_a_leaky_split_is_called_so_everywhere(qtbot, dock, ends):
     select(qtbot, dock, "scr-test_resnet-001")
     assert dock.shelf.list.item_of("scr-test_resnet-001").text(1).endswith("leaky")
     assert "leaky" in dock.shelf.details.warning.text()
+    assert not dock.shelf.continue_button.isEnabled(), "the core refuses to go on from it"
 
 
 @pytest.mark.parametrize(("answer", "stays"), [("No", True), ("Yes", False)])

@@ -108,9 +108,9 @@ class RunShelf(QWidget):
         """Enable what can be done with the selected trainings now."""
         one = self.one
         idle = not self._session.busy
-        finished = isinstance(one, StoredRun) and one.state == "finished"
+        onward = isinstance(one, StoredRun) and one.state == "finished" and not one.leaky
         self.resume_button.setEnabled(idle and one is not None and one.resumable and "/" not in one.name)
-        self.continue_button.setEnabled(finished)
+        self.continue_button.setEnabled(onward)
         fast = isinstance(one, StoredRun) and one.fast is not None
         self.continue_button.setText("Fine-tune from this" if fast else "Train on from this")
         self.continue_button.setToolTip(
@@ -120,7 +120,7 @@ class RunShelf(QWidget):
         )
         self.card_button.setEnabled(one is not None and (one.folder / CARD_NAME).is_file())
         self.folder_button.setEnabled(one is not None)
-        self.remove_button.setEnabled(one is not None and one.state != "running" and "/" not in one.name)
+        self.remove_button.setEnabled(idle and one is not None and one.state != "running" and "/" not in one.name)
 
     @property
     def one(self) -> Stored | None:

@@ -123,7 +123,7 @@ def told_speed(event: EpochDone) -> str:
     if event.peak_memory:
         told.append(f"{event.peak_memory / 1e9:.2g} GB at most")
     if left := (event.total - event.done) * event.seconds:
-        told.append(f"about {told_seconds(left)} left")
+        told.append(f"about {told_seconds(left)} left{' of this one' if part_of(event.phase) else ''}")
     return ", ".join(told)
 
 
