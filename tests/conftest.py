@@ -23,8 +23,9 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Levels that tests make are kept in a folder of their own, not in the user's."""
+    """Levels that tests make, and projects that they open, are kept in folders of their own, not in the user's."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(os.environ, "SLIDECORR_CONFIG_DIR", str(tmp_path_factory.mktemp("config")))
         patch.setitem(os.environ, "SLIDECORR_CACHE_DIR", str(folder))
         yield folder

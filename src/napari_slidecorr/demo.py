@@ -30,7 +30,8 @@ from napari_slidecorr.metrics import patch_auc
 from napari_slidecorr.prediction_map import PredictionMap
 from napari_slidecorr.project import Project
 from napari_slidecorr.report import Pictures, summary_html, truth_cells
-from napari_slidecorr.sample_data import CLASS_COLORS, CohortMade, SampleSlide, make_cohort
+from napari_slidecorr.sample_data import CohortMade, SampleSlide, make_cohort
+from napari_slidecorr.sample_project import add_samples
 from napari_slidecorr.settings import to_json
 
 MARK = "demo.json"
@@ -238,16 +239,12 @@ def _put_aside(out: Path) -> Iterator[Event]:
 
 def _make_project(out: Path, samples: Sequence[SampleSlide]) -> Project:
     """All slides in a project, those for training with the regions that were drawn; the truth of the others beside."""
-    classes = [name for name in CLASS_COLORS if any(name in sample.regions.classes for sample in samples)]
     project = Project.create(out / "project")
-    project.set_classes(classes, CLASS_COLORS)
+    add_samples(project, samples)
     make_folder(out / "truth")
     for sample in samples:
-        project.add_slides([sample.path], group=sample.group)
         if sample.held_out:
             io.write_regions(out / "truth" / f"{sample.id}.geojson", sample.truth, colors=project.colors)
-        else:
-            project.save_regions(sample.id, sample.regions)
     return project
 
 

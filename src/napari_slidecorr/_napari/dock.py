@@ -12,6 +12,7 @@ from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QComboBox, QFrame, QLabel, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_slidecorr._napari.job import session_of, watch_closing
+from napari_slidecorr._napari.open_dock import Offer
 from napari_slidecorr._napari.owner_banner import OwnerBanner
 from napari_slidecorr.errors import SlideCorrError
 from napari_slidecorr.session import sentence
@@ -52,7 +53,11 @@ class Dock(QScrollArea):
         Where a dock puts its parts, from the top.
     message : MessageLine
         For sentences that must stay readable.
+    needs_project : bool
+        Whether it offers the way to one while none is open.
     """
+
+    needs_project = True
 
     def __init__(self, viewer: Any) -> None:
         super().__init__()
@@ -70,6 +75,17 @@ class Dock(QScrollArea):
         self.banner = OwnerBanner(self.session)
         self.body.addWidget(self.banner)
         self.listen(self.session.project_changed, self.banner.refresh)
+        self._no_project = Offer(viewer)
+        self.body.addWidget(self._no_project)
+        self.listen(self.session.project_changed, self._offer_project)
+        self._offer_project()
+
+    def _offer_project(self) -> None:
+        """While no project is open, lead to where one is opened."""
+        missing = self.needs_project and self.session.project is None
+        self._no_project.offer(
+            "No project is open yet; make or open one in the Slides dock." if missing else "", "Slides"
+        )
 
     def listen(self, signal: SignalInstance, slot: Callable[..., Any]) -> None:
         """Connect a session's signal for as long as this dock lives."""

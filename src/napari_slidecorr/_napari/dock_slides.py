@@ -14,12 +14,14 @@ from napari_slidecorr._napari.associated import AssociatedWindow, read_associate
 from napari_slidecorr._napari.desk import desk_of
 from napari_slidecorr._napari.dock import Dock, MessageLine
 from napari_slidecorr._napari.errands import Errands
+from napari_slidecorr._napari.next_step import NextStep
 from napari_slidecorr._napari.parts import box, button, row, timer
 from napari_slidecorr._napari.slide_table import Fact, SlideTable, look_at
 from napari_slidecorr._napari.stage import Loose, Stage
 from napari_slidecorr._napari.thumbnails import Thumbnails
+from napari_slidecorr._napari.welcome import Welcome, is_project, slide_filter
 from napari_slidecorr.errors import ProjectError, SlideCorrError
-from napari_slidecorr.io import PICTURE_SUFFIXES, SLIDE_SUFFIXES
+from napari_slidecorr.recent_projects import remember_project
 from napari_slidecorr.regions import RegionSet
 from napari_slidecorr.session import sentence
 
@@ -45,14 +47,21 @@ class SlidesDock(Dock):
     napari_viewer : napari.viewer.Viewer
     """
 
+    needs_project = False
+
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__(napari_viewer)
         self.desk = desk_of(napari_viewer)
         self.stage = Stage(self.desk, self)
         self.errands = Errands(self)
+        self._asides = Errands(self)  # nothing waits for these, so no button is disabled meanwhile
         self._damages: dict[str, list[str]] = {}
         self.setMinimumWidth(360)
+        self.welcome = Welcome(self, self._asides)
+        self.body.addWidget(self.welcome)
         self._project_box()
+        self.next_step = NextStep(self, self._asides)
+        self.body.addWidget(self.next_step)
         self._slides_box()
         self._background_box()
         self.status, self.damage = MessageLine(), MessageLine()
@@ -74,6 +83,8 @@ class SlidesDock(Dock):
         self.listen(self.session.regions_changed, self._on_regions)
         self.listen(self.session.current_slide_changed, self._on_current)
         self.listen(self.desk.step_asked, self.step)
+        self.welcome.slides_chosen.connect(self.start_with)
+        self.welcome.project_chosen.connect(self.open_project)
 
     # -- what a script may call too -----------------------------------------------------------------------------------
 
@@ -88,6 +99,14 @@ class SlidesDock(Dock):
         done = self.attempt(lambda: self.session.open_project(Path(folder)))
         if done and self.table.ids:
             self.stage.show(self.table.ids[0])
+        return done
+
+    def start_with(self, paths: Iterable[str | Path], folder: str | Path) -> bool:
+        """Add slides to a project, which is made unless it is there; False, with the reason in the dock, when it cannot."""
+        folder = Path(folder)
+        done = self.open_project(folder) if is_project(folder) else self.create_project(folder)
+        if done:
+            self.add_slides(paths)
         return done
 
     def add_slides(self, paths: Iterable[str | Path]) -> None:
@@ -182,7 +201,8 @@ class SlidesDock(Dock):
         self.project_label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.new_button = button("New ...", "Make a project in an empty folder.", self._ask_new)
         self.open_button = button("Open ...", "Open a project's folder.", self._ask_open)
-        self.body.addWidget(box("Project", self.project_label, row(self.new_button, self.open_button)))
+        self.project_box = box("Project", self.project_label, row(self.new_button, self.open_button))
+        self.body.addWidget(self.project_box)
 
     def _slides_box(self) -> None:
         self.add_button = button("Add slides ...", "Add one or more slide files.", self._ask_slides)
@@ -210,15 +230,14 @@ class SlidesDock(Dock):
             self._show_associated_of_selected,
         )
         self.remove_button = button("Remove ...", "Take the selected slide out of the project.", self._ask_remove)
-        self.body.addWidget(
-            box(
-                "Slides",
-                row(self.add_button, self.add_zarr_button, self.add_open_button),
-                self.table,
-                row(self.previous_button, self.show_button, self.next_button),
-                row(self.mpp_button, self.associated_button, self.remove_button),
-            )
+        self.slides_box = box(
+            "Slides",
+            row(self.add_button, self.add_zarr_button, self.add_open_button),
+            self.table,
+            row(self.previous_button, self.show_button, self.next_button),
+            row(self.mpp_button, self.associated_button, self.remove_button),
         )
+        self.body.addWidget(self.slides_box)
 
     def _background_box(self) -> None:
         from napari.settings import get_settings
@@ -258,8 +277,7 @@ class SlidesDock(Dock):
             self.open_project(folder)
 
     def _ask_slides(self) -> None:
-        kinds = " ".join(f"*{suffix}" for suffix in (*SLIDE_SUFFIXES, *PICTURE_SUFFIXES) if suffix != ".zarr")
-        paths, _ = QFileDialog.getOpenFileNames(self, "Slides", "", f"Slides ({kinds});;All files (*)")
+        paths, _ = QFileDialog.getOpenFileNames(self, "Slides", "", slide_filter())
         if paths:
             self.add_slides(paths)
 
@@ -313,6 +331,7 @@ class SlidesDock(Dock):
     def refresh(self) -> None:
         """Fill the table from the project, then open each slide in a thread for the rest."""
         project = self.session.project
+        self._show_welcome(on=project is None)
         self.project_label.setText(
             project.folder.name if project else "No project is open. Make a new one, or open one."
         )
@@ -323,6 +342,14 @@ class SlidesDock(Dock):
         if project is not None and self.table.ids:
             ids = self.table.ids
             self.errands.run(lambda: [look_at(project, i) for i in ids], self._on_facts, self.session.report)
+
+    def _show_welcome(self, *, on: bool) -> None:
+        """Three doors in place of all else, as long as no project is open."""
+        self.welcome.setVisible(on)
+        for part in (self.project_box, self.slides_box, self.async_box, self.srgb_box):
+            part.setVisible(not on)
+        if on:
+            self.welcome.refresh()
 
     def _on_facts(self, facts: list[Fact]) -> None:
         for fact in facts:
@@ -350,6 +377,8 @@ class SlidesDock(Dock):
         self._damages.clear()
         self.damage.tell("")
         self.message.tell("")
+        if (project := self.session.project) is not None:
+            self._asides.run(lambda: remember_project(project.folder), lambda _: None, self.session.report)
 
     def _on_reopened(self, slide_id: str) -> None:
         if slide_id in self.table.ids:
