@@ -81,6 +81,7 @@ class LiveDock(Dock):
         self.traveller = Traveller(self.desk, self)
         self.labels = StripLabels(self.desk, self._relabel, self)
         self._changed: set[str] = set()
+        self._waits = False
         self._running: tuple[FastConfig, Any] | None = None
         self._tell_timer = timer(LABEL_MS, self._tell_changes, self)
         self._paint_timer = timer(PAINT_MS, self._paint, self)
@@ -186,6 +187,7 @@ class LiveDock(Dock):
         wishes.rest(resting=self.session.busy)
         self.facts.begin()
         self._changed.clear()
+        self._waits = False
         self.told.rest("Starting ...")
         self.fold.expand(animate=False)
 
@@ -307,8 +309,10 @@ class LiveDock(Dock):
     def _on_head(self, event: LiveFitted | LiveWaits | LiveJudged | LiveSuggested) -> None:
         match event:
             case LiveFitted():
+                self._waits = False
                 self.told.show_fitted(event)
             case LiveWaits():
+                self._waits = True
                 self.told.show_waits(event)
                 if self.map is not None and self.map.is_in_viewer:
                     self.map.wait(waiting=True)
@@ -329,7 +333,7 @@ class LiveDock(Dock):
         if self.map is None or not self.map.takes(cells):
             self.map = LiveMap(self.desk.viewer, cells, self.session.require_project().colors)
         self.map.write(cells)
-        self.map.wait(waiting=False)
+        self.map.wait(waiting=self._waits)
         if cells.in_view:
             self._paint()
         elif not self._paint_timer.isActive():
