@@ -31,7 +31,7 @@ import numpy as np
 SIZE_PX, SLIDES, DIM, TELLING = 32, 5, 1280, 40
 CLASSES = ("tumour", "lymphoid", "stroma")
 TICK_MS = 10
-TISSUE_SHARE = 0.65
+TISSUE_SHARE = 0.56
 
 
 def make_project(folder: Path, cells: int) -> tuple[Any, Any]:
