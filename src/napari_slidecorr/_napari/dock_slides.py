@@ -378,7 +378,7 @@ class SlidesDock(Dock):
         self.damage.tell("")
         self.message.tell("")
         if (project := self.session.project) is not None:
-            self._asides.run(lambda: remember_project(project.folder), lambda _: None, self.session.report)
+            remember_project(project.folder)
 
     def _on_reopened(self, slide_id: str) -> None:
         if slide_id in self.table.ids:
