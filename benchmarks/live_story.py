@@ -154,10 +154,7 @@ def main(side: int, pictures: Path | None) -> dict[str, Any]:
         for number, sample in enumerate(story.cohort, 1):
             story.show(sample.id)
             strokes += story.strokes(sample)
-            if number == 1:
-                story.painted()
-            else:
-                story.pause(0.5)
+            story.painted()
             story.picture(f"slide-{number}")
         story.painted()
         labelled_s = time.monotonic() - begun

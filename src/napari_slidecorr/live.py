@@ -53,6 +53,10 @@ REFIT_S = 1.5
 """While features of labelled cells are still being computed, a head is fitted to those there are this often."""
 
 MOST_FOLDS = 10
+LEAST_BOUND = 0.5
+"""Over the number of classes: a class below this share of chance is not the answer. While labels are few, a handful of patches
+that no head gets right would else let every class in everywhere, and all of the map would be unsure."""
+
 INNER_TISSUE = 0.8
 """Cells with less tissue than this are on a rim, and teach little."""
 
@@ -336,7 +340,8 @@ class LiveStudy:
             )
             return
         alike = np.zeros(len(part.label), np.int64)  # of few labels a slide with one patch would decide the bound alone
-        bounds = unsure_thresholds(part.label, found.probabilities, alike, self.config.unsure_error)
+        found_bounds = unsure_thresholds(part.label, found.probabilities, alike, self.config.unsure_error)
+        bounds = tuple(max(bound, LEAST_BOUND / len(part.used)) for bound in found_bounds)
         self.head = replace(head, judged=True, bounds=bounds, others=found.heads)
         auc = found.auc(part.label)
         yield LiveJudged(phase="Judged", version=head.version, auc=auc, slides=data.slides, warning=found.warning)

@@ -329,3 +329,15 @@ def test_the_latest_of_several_wishes_wins():
     assert wishes.take_regions() == (3, {})
     assert wishes.outdated(2, "")
     assert not wishes.outdated(3, "")
+
+
+def test_a_few_patches_that_no_head_gets_right_do_not_make_the_whole_map_unsure(start, project):
+    live = start()
+    for number, known in enumerate(project.cohort):  # one cell of each slide has the wrong class
+        wrong = Region(TUMOUR, rectangle(0, 0, 32, 32)) if number % 2 else Region(STROMA, rectangle(0, 144, 32, 176))
+        live.wishes.relabel(known.id, RegionSet((*regions(y=(32, 96)), wrong)))
+    live.until(LiveJudged)
+    live.settle()
+    assert min(live.study.head.bounds) >= 0.25
+    shown = live.of(LiveCells)[-1].shown
+    assert (shown == UNSURE).mean() < 0.5

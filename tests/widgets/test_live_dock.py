@@ -155,7 +155,8 @@ def test_a_class_that_loses_its_last_region_is_told_and_undo_goes_on(person):
     person.wait(person.live.told.without_button.isVisible)
     person.click(person.live.told.without_button)
     person.wait(lambda: "Fitted in" in person.live.told.status.text())
-    assert not (person.layer.data == CLASSES.index("tumour") + 1).any()
+    person.wait(lambda: not (person.layer.data == CLASSES.index("tumour") + 1).any())
+    assert "(waits)" not in person.layer.name
 
 
 def suggestions(person):
