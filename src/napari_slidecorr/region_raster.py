@@ -85,7 +85,18 @@ def paint_regions(
     ndarray, shape (r1 - r0, c1 - c0), uint8
         0 where no region is, else `fill_value` of its class, or that plus one on its outline.
     """
-    r0, c0, r1, c1 = window or (0, 0, *frame.shape)
+    if window is None:
+        return _painted(regions, codes, frame, (0, 0, *frame.shape))
+    r0, c0, r1, c1 = window
+    wide = max(0, r0 - 1), max(0, c0 - 1), min(frame.shape[0], r1 + 1), min(frame.shape[1], c1 + 1)
+    picture = _painted(regions, codes, frame, wide)  # at its very edge an outline cannot be told from a cut
+    return picture[r0 - wide[0] : r1 - wide[0], c0 - wide[1] : c1 - wide[1]]
+
+
+def _painted(
+    regions: Sequence[Region], codes: Mapping[str, int], frame: RasterFrame, window: Cells
+) -> NDArray[np.uint8]:
+    r0, c0, r1, c1 = window
     canvas = np.zeros((max(0, r1 - r0), max(0, c1 - c0)), np.uint8)
     if not regions or not canvas.size:
         return canvas
