@@ -26,7 +26,7 @@ from patient_sets import RECIPES, PatientSet, read_set
 from napari_slidecorr import drain
 from napari_slidecorr.fast_config import FastConfig
 from napari_slidecorr.io.atomic import atomic_write_text
-from napari_slidecorr.learning.remedies import compare
+from napari_slidecorr.learning.remedies import REPEATS, compare
 
 DRAWS = 10
 SETS = ("lymphoma, CLL and FL", "idc as is", "idc recoloured", "idc tied")
@@ -47,7 +47,7 @@ class Draw:
     plain : float
         AUC of the plain head on them.
     seconds : float
-        That the comparison took.
+        Of a processor, that the comparison took.
     """
 
     draw: int
@@ -60,12 +60,12 @@ class Draw:
     seconds: float
 
 
-def choose(data: PatientSet, draw: int, *, nets: bool) -> Draw:
+def choose(data: PatientSet, draw: int, *, nets: bool, repeats: int = REPEATS) -> Draw:
     """Let one part of the patients choose, and the others judge."""
     train, test = data.choosers(draw)
-    begun = time.perf_counter()
-    report = drain(compare(data.part(train), FastConfig(), groups=data.groups, nets=nets, seed=draw))
-    seconds = time.perf_counter() - begun
+    begun = time.process_time()
+    report = drain(compare(data.part(train), FastConfig(), groups=data.groups, nets=nets, repeats=repeats, seed=draw))
+    seconds = time.process_time() - begun
     plain = judge_arm(data, ARMS[0], (train, test), draw)
     if report.proposal is None:
         inside = 0.0 if np.isfinite(plain.inside) else float("nan")
@@ -76,7 +76,7 @@ def choose(data: PatientSet, draw: int, *, nets: bool) -> Draw:
     return Draw(draw, best.remedy.name, best.gain, best.gain_error, *gains, plain.pooled, seconds)
 
 
-def facts_of(data: PatientSet, draws: Sequence[Draw], *, nets: bool) -> dict[str, Any]:
+def facts_of(data: PatientSet, draws: Sequence[Draw], *, nets: bool, repeats: int = REPEATS) -> dict[str, Any]:
     """What came of all draws of a set, as plain values."""
     of_slide = np.asarray(data.of_slide)[data.labelled.table.slide_index]
     train, test = data.choosers(0)
@@ -84,6 +84,7 @@ def facts_of(data: PatientSet, draws: Sequence[Draw], *, nets: bool) -> dict[str
     return {
         "set": data.name,
         "nets": nets,
+        "repeats": repeats,
         "patients": data.patients,
         "chosen_on": len(np.unique(of_slide[train])),
         "tried_on": len(np.unique(of_slide[test])),
@@ -161,8 +162,8 @@ def measure(names: Sequence[str], options: argparse.Namespace, work: Path) -> It
         data = read_set(name, options.patches, work, quick=options.quick)
         draws: list[Draw] = []
         for draw in range(2 if options.quick else options.draws):
-            draws.append(choose(data, draw, nets=options.nets))
-            yield facts_of(data, draws, nets=options.nets)
+            draws.append(choose(data, draw, nets=options.nets, repeats=options.repeats))
+            yield facts_of(data, draws, nets=options.nets, repeats=options.repeats)
 
 
 def main() -> None:
@@ -172,6 +173,7 @@ def main() -> None:
     parser.add_argument("--set", dest="sets", action="append", choices=list(RECIPES), help="four of them when left out")
     parser.add_argument("--work", type=Path, help="folder for slides and features, which a later run takes up again")
     parser.add_argument("--draws", type=int, default=DRAWS)
+    parser.add_argument("--repeats", type=int, default=REPEATS, help="how often the comparison deals patients to folds")
     parser.add_argument("--nets", action="store_true", help="adapters too, which take most of the time")
     parser.add_argument("--quick", action="store_true", help="a few slides and two draws")
     parser.add_argument("--json", type=Path, help="file for the figures")

@@ -99,7 +99,7 @@ def table_of(facts: dict[str, Any]) -> str:
             ]
         cells += [_number(row["probe"], 2), _number(row["seconds"], 1)]
         lines.append("| " + " | ".join(cells) + " |")
-    lines += [f"| {name} | refused: {why} |" + " |" * (len(heads) - 2) for name, why in facts["refused"].items()]
+    lines += ["", *(f"{name} was refused: {why}" for name, why in facts["refused"].items())]
     chance = _number(facts["rows"][0]["probe_chance"], 2)
     told = f"{facts['patients']} patients, {facts['slides']} slides, {facts['patches']} patches; "
     told += f"{facts['trained_on']} patients train, {facts['tried_on']} are new; slide probe by chance {chance}"

@@ -133,10 +133,10 @@ def test_who_chooses_takes_no_part_in_judging(mixed, monkeypatch):
 
     def watched(labelled, *args, **more):
         seen.append(set(np.unique(labelled.table.slide_index).tolist()))
-        return compare(labelled, *args, repeats=1, **more)
+        return compare(labelled, *args, **more)
 
     monkeypatch.setattr(chooser, "compare", watched)
-    draw = chooser.choose(mixed, 0, nets=False)
+    draw = chooser.choose(mixed, 0, nets=False, repeats=1)
     _, test = mixed.choosers(0)
     assert seen
     assert not seen[0] & set(mixed.labelled.table.slide_index[test].tolist())
