@@ -237,7 +237,10 @@ def summarize(folder: Path, trials: Sequence[Trial], variants: Sequence[str], wa
                 {score: _mean(value) for score, value in values.items()},
                 {score: _sd(value) for score, value in values.items()},
                 {score: _mean(value) if variant != variants[0] else math.nan for score, value in differences.items()},
-                {score: _sd(value) / math.sqrt(max(1, len(value))) for score, value in differences.items()},
+                {
+                    score: _sd(value) / math.sqrt(max(1, len(value))) if variant != variants[0] else math.nan
+                    for score, value in differences.items()
+                },
                 len(pairs),
             )
         )

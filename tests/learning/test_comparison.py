@@ -53,6 +53,7 @@ def test_differences_are_paired_by_seed(tmp_path):
     first, second = summarize(tmp_path, trials, ["baseline", "scr"]).rows
     assert first.mean["patch_auc"] == pytest.approx(0.6)
     assert math.isnan(first.difference["patch_auc"])
+    assert math.isnan(first.error["patch_auc"])
     assert second.difference["patch_auc"] == pytest.approx(0.2)
     assert second.error["patch_auc"] == pytest.approx(0.1 / math.sqrt(3))
     assert second.pairs == 3
