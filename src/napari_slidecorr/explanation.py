@@ -120,7 +120,7 @@ class Explanation:
             told += " on average"
         if self.peak_px() is None:
             return f"{told}. Nothing in view speaks for {self.class_name}."
-        return f"{told}. Bright is what spoke for it; one step is a {self.cells[0]}th of a patch."
+        return f"{told}. Bright is what spoke for it; nothing finer than 1/{self.cells[0]} of a patch was measured."
 
     def to_json(self) -> dict[str, Any]:
         """All but the picture, ready for JSON."""

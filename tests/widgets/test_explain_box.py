@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+import shapely
 from hand import Hand
 from qtpy.QtCore import Qt
 from test_diagnostics_dock import CONFIG
@@ -128,12 +129,14 @@ def test_all_patches_of_the_selected_region_are_laid_side_by_side(qtbot, dock):
     region = editor.regions.regions[0]
     editor.select([region.uid])
     layer = explained(qtbot, dock, lambda: click(qtbot, dock.explain.region_button))
-    y0, x0, y1, x1 = region.polygon.bounds
-    first, last = corners_px(layer, np.asarray(dock.session.project.slide(dock.session.current_slide).mpp))
-    assert first[0] <= y0 + 1
-    assert first[1] <= x0 + 1
-    assert last[0] >= min(y1, 576) - 1  # whole patches of 64 px on a slide of 640
-    assert last[1] >= min(x1, 576) - 1
+    first, _ = corners_px(layer, np.asarray(dock.session.project.slide(dock.session.current_slide).mpp))
+    rows, columns = (n // 64 for n in layer.data.shape)
+    assert rows * columns > 1
+    for row, column in np.ndindex(rows, columns):
+        y, x = np.rint(first) + np.multiply((row, column), 64)
+        share = region.polygon.intersection(shapely.box(y, x, y + 64, x + 64)).area / 64**2
+        values = layer.data[row * 64 : row * 64 + 64, column * 64 : column * 64 + 64]
+        assert np.isfinite(values).all() == (share >= 0.5)
     assert "patches on" in dock.explain.told.text()
 
 

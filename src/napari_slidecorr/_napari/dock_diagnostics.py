@@ -50,6 +50,7 @@ class DiagnosticsDock(Dock):
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__(napari_viewer)
         self.errands = Errands(self)
+        self.setMinimumWidth(360)
         self.traveller = Traveller(desk_of(napari_viewer), self)
         self.runs = QListWidget()
         self.runs.setSelectionMode(QListWidget.SelectionMode.ExtendedSelection)

@@ -21,7 +21,7 @@ from napari_slidecorr._napari.parts import box, button, row
 from napari_slidecorr._napari.torch_door import load_torch_for_job
 from napari_slidecorr.errors import ModelError, ProjectError, RegionsError
 from napari_slidecorr.events import Event
-from napari_slidecorr.explanation import COLORMAP, Explanation
+from napari_slidecorr.explanation import COLORMAP, STRENGTH, Explanation
 from napari_slidecorr.geometry import Box
 from napari_slidecorr.model_spec import ModelSpec
 from napari_slidecorr.project import MODEL_FILE
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 TITLE = "Explanation"
 KIND = "explanation"
 SHORTCUT = "Shift-E"
-OPACITY = 0.6
 PREDICTED = "the most probable class"
 
 
@@ -46,11 +45,21 @@ def explanation_layer(found: Explanation) -> tuple[NDArray[np.float32], dict[str
         "units": (unit, unit),
         "axis_labels": ("y", "x"),
         "metadata": {KEY: {"kind": KIND, "slide_id": found.slide_id, "model_id": found.model_id}},
-        "colormap": COLORMAP,
+        "colormap": _clear_to_bright(),
         "contrast_limits": (0.0, 1.0),
         "blending": "translucent",
-        "opacity": OPACITY,
     }
+
+
+def _clear_to_bright() -> Any:
+    """Colours that let the tissue through where little speaks for the class, as in `Explanation.overlay`."""
+    import matplotlib as mpl
+    from napari.utils import Colormap
+
+    steps = np.linspace(0, 1, 256)
+    colors = mpl.colormaps[COLORMAP](steps)
+    colors[:, 3] = STRENGTH * steps
+    return Colormap(colors, name="slidecorr explanation")
 
 
 class ExplainBox(QWidget):

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 MOST_PATCHES = 400
 """A region of more patches is refused: it would take minutes, and its layer would be as large as a slide."""
 
+MOSTLY = 0.5
+"""A patch belongs to a region when so much of it lies inside; where none does, those that touch it are taken."""
+
 BATCH = 8
 MIRRORS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))
 """Along which axes a patch is turned over. A convolution with a stride looks to the upper left of each of its cells, by up
@@ -146,7 +149,8 @@ def explain(
     class_name : str, optional
         The class with the highest mean probability over the patches when left out.
     area : Polygon, optional
-        Level-0 pixels (y, x), as polygons of regions; patches that do not meet it are left out.
+        Level-0 pixels (y, x), as polygons of regions; patches of which less than half lies inside are left out, unless there are no
+        others.
 
     Returns
     -------
@@ -207,7 +211,7 @@ def patch_boxes(slide: Slide, spec: ModelSpec, box: Box, area: Polygon | None = 
             "smaller one."
         )
     found = [Box(y, x, y + height, x + width) for y in rows for x in columns]
-    return found if area is None else _meeting(found, area)
+    return found if area is None else _inside(found, area)
 
 
 def _starts(first: int, last: int, side: int, length: int) -> list[int]:
@@ -219,11 +223,13 @@ def _starts(first: int, last: int, side: int, length: int) -> list[int]:
     return [start + index * side for index in range(count)]
 
 
-def _meeting(boxes: list[Box], area: Polygon) -> list[Box]:
+def _inside(boxes: list[Box], area: Polygon) -> list[Box]:
     import shapely
 
-    shapely.prepare(area)
-    found = [box for box in boxes if shapely.intersects(area, shapely.box(box.y0, box.x0, box.y1, box.x1))]
+    shapes = [shapely.box(box.y0, box.x0, box.y1, box.x1) for box in boxes]
+    shares = [shapely.intersection(area, shape).area / shape.area for shape in shapes]
+    least = MOSTLY if max(shares) >= MOSTLY else np.finfo(float).tiny
+    found = [box for box, share in zip(boxes, shares, strict=True) if share >= least]
     if not found:
         raise MapError("No patch lies on this region; choose one on the slide.")
     return found
