@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Iterable
 
 from qtpy.QtWidgets import QGroupBox, QLabel, QSizePolicy, QVBoxLayout
@@ -13,6 +14,9 @@ from napari_slidecorr.events import BatchDone, EpochDone, Event, Notice
 
 _PART = re.compile(r"^(Fold \d+) of \d+: |^(.+, seed \d+) \(\d+ of \d+\): ")
 PAUSED = "Paused: nothing is computed until you press Go on. Cancel ends it, and it can be resumed later."
+
+TERMS_S = 0.3
+"""A text that wraps has the dock laid out anew, so the terms of batches are told so often and not 20 times a second."""
 
 
 class TrainingProgress(QGroupBox):
@@ -33,11 +37,13 @@ class TrainingProgress(QGroupBox):
         for widget in (self.paused, self.scores, self.speed, self.terms, self.curve, self.notices):
             layout.addWidget(widget)
         self._parts: dict[str, list[EpochDone]] = {}
+        self._told_terms = 0.0
         self.hide()
 
     def begin(self, earlier: Iterable[EpochDone] = ()) -> None:
         """Show that a training has begun; ``earlier`` are the epochs that it goes on after."""
         self._parts = {}
+        self._told_terms = 0.0
         self.curve.show_epochs(earlier)
         self.curve.hide()
         for label in (self.notices, self.terms, self.scores, self.speed, self.paused):
@@ -53,7 +59,9 @@ class TrainingProgress(QGroupBox):
             if (line := mark + event.message) not in told:
                 say(self.notices, "\n".join([*told, line]))
         elif isinstance(event, BatchDone):
-            say(self.terms, told_terms(event))
+            if time.monotonic() - self._told_terms >= TERMS_S:
+                self._told_terms = time.monotonic()
+                say(self.terms, told_terms(event))
         elif isinstance(event, EpochDone):
             self._add(event)
             say(self.scores, told_scores(event))
