@@ -27,7 +27,7 @@ from napari_slidecorr.model_spec import ModelSpec
 from napari_slidecorr.project import MODEL_FILE
 
 if TYPE_CHECKING:
-    from shapely import Polygon
+    from shapely.geometry.base import BaseGeometry
 
 TITLE = "Explanation"
 KIND = "explanation"
@@ -162,7 +162,7 @@ class ExplainBox(QWidget):
         y0, x0, y1, x1 = area.bounds
         self._start(Box(int(np.floor(y0)), int(np.floor(x0)), int(np.ceil(y1)), int(np.ceil(x1))), area)
 
-    def _start(self, place: Box, area: Polygon | None = None) -> None:
+    def _start(self, place: Box, area: BaseGeometry | None = None) -> None:
         project, slide_id, runs = self._session.require_project(), self._session.current_slide, self._runs()
         if slide_id is None:
             raise ProjectError("No slide is in view; show one from the Slides dock.")

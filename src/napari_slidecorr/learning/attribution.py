@@ -26,7 +26,7 @@ from napari_slidecorr.model_spec import ModelSpec
 from napari_slidecorr.slide import Slide
 
 if TYPE_CHECKING:
-    from shapely import Polygon
+    from shapely.geometry.base import BaseGeometry
 
 MOST_PATCHES = 400
 """A region of more patches is refused: it would take minutes, and its layer would be as large as a slide."""
@@ -134,7 +134,7 @@ def explain(
     box: Box,
     *,
     class_name: str | None = None,
-    area: Polygon | None = None,
+    area: BaseGeometry | None = None,
     device: str = "auto",
 ) -> Iterator[Event]:
     """Tell what on a part of a slide speaks for a class.
@@ -148,7 +148,7 @@ def explain(
         on with whole patches, a smaller one gives the one patch around its middle.
     class_name : str, optional
         The class with the highest mean probability over the patches when left out.
-    area : Polygon, optional
+    area : polygon of shapely, or several, optional
         Level-0 pixels (y, x), as polygons of regions; patches of which less than half lies inside are left out, unless there are no
         others.
 
@@ -190,7 +190,7 @@ class _Task:
     device: str
 
 
-def patch_boxes(slide: Slide, spec: ModelSpec, box: Box, area: Polygon | None = None) -> list[Box]:
+def patch_boxes(slide: Slide, spec: ModelSpec, box: Box, area: BaseGeometry | None = None) -> list[Box]:
     """Lay whole patches side by side over a box, as far as they fit on the slide; level-0 pixels.
 
     Raises
@@ -223,7 +223,7 @@ def _starts(first: int, last: int, side: int, length: int) -> list[int]:
     return [start + index * side for index in range(count)]
 
 
-def _inside(boxes: list[Box], area: Polygon) -> list[Box]:
+def _inside(boxes: list[Box], area: BaseGeometry) -> list[Box]:
     import shapely
 
     shapes = [shapely.box(box.y0, box.x0, box.y1, box.x1) for box in boxes]
