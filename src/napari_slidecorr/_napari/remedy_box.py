@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from napari_slidecorr.project import Project
 
 TITLE = "What helps"
-HEIGHT_PX = 250
-COLUMNS = ("Remedy", "AUC", "gain ± error", "in slide", "gain ± error")
+HEIGHT_PX = 300
+COLUMNS = ("Remedy", "AUC", "gain", "in slide", "gain")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +68,10 @@ class RemedyBox(QWidget):
         self.with_adapters.setToolTip("Also SCR, batch-centred SCR and SDA on a bottleneck adapter: a minute or more.")
         self.job = JobBar(session, TITLE, self.start_button)
         self.table = plain_table(COLUMNS, HEIGHT_PX)
+        self.table.setToolTip(
+            "AUC of patches on held-out slides, all together and inside single slides; gain: difference to the plain head, "
+            "± its error."
+        )
         self.table.hide()
         self.sentence = QLabel()
         self.sentence.setWordWrap(True)
@@ -117,6 +121,7 @@ class RemedyBox(QWidget):
         if report is None:
             return
         self.report = report
+        self.table.scrollToTop()
         self.sentence.setText(f"{report.sentence} {report.warning}".strip())
         self.sentence.show()
         if report.proposal is not None:
@@ -168,4 +173,7 @@ def _number(value: float) -> str:
 
 
 def _signed(value: float, error: float) -> str:
-    return f"{value:+.3f} ± {error:.3f}" if np.isfinite(value) and np.isfinite(error) else "-"
+    """A gain and its error, short: the names of remedies need the room."""
+    if not (np.isfinite(value) and np.isfinite(error)):
+        return "-"
+    return f"{value:+.3f} ±{error:.3f}".replace("0.", ".")
