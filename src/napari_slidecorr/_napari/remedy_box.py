@@ -68,6 +68,9 @@ class RemedyBox(QWidget):
         self.with_adapters.setToolTip("Also SCR, batch-centred SCR and SDA on a bottleneck adapter: a minute or more.")
         self.job = JobBar(session, TITLE, self.start_button)
         self.table = plain_table(COLUMNS, HEIGHT_PX)
+        font = self.table.font()
+        font.setPointSizeF(0.9 * font.pointSizeF())
+        self.table.setFont(font)
         self.table.setToolTip(
             "AUC of patches on held-out slides, all together and inside single slides; gain: difference to the plain head, "
             "± its error."
@@ -148,6 +151,7 @@ class RemedyBox(QWidget):
             font.setBold(True)
             for column in range(len(COLUMNS)):
                 self.table.item(line, column).setFont(font)
+        self.table.resizeRowToContents(line)  # a long name takes two lines
         self.table.scrollToBottom()
 
     def _use(self) -> None:
