@@ -209,7 +209,7 @@ class DiagnosticsDock(Dock):
 
     def _tell_what_is_missing(self) -> None:
         if self.session.project is None:
-            self.message.tell("Open a project in the Slides dock.")
+            self.message.tell("")  # the dock offers the way to one
         elif not self.runs.count():
             self.message.tell("There is no trained model yet; train one in the Training dock.")
         elif not self.job.is_running:
