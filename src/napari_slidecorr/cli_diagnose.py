@@ -15,9 +15,7 @@ from napari_slidecorr.errors import ProjectError
 def diagnose(
     runs: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="RUN", help="Folders of finished runs of one project, or a project for its newest run."
-        ),
+        typer.Argument(metavar="RUN", help="Folders of finished runs of one project, or a project for its newest run."),
     ],
     *,
     out: Annotated[
