@@ -168,7 +168,7 @@ def _cell(measure: Measure) -> str:
         return f"<small>{html.escape(measure.reason)}</small>"
     said, _, about = told(measure).partition(" ")
     note = f"<br>{html.escape(measure.note)}" if measure.note else ""
-    return f"<b>{said}</b><br><small>{html.escape(about)}{note}</small>"
+    return f"<b>{said.rstrip(';,')}</b><br><small>{html.escape(about)}{note}</small>"
 
 
 def _scores(diagnoses: Sequence[Diagnosis]) -> str:

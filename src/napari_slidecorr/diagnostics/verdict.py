@@ -23,8 +23,8 @@ ONE_CLASS = (
 
 ADVICE = {
     "slide": (
-        "More slides helped most wherever it was measured. SCR gained on simulated and real sets of 40 slides and more and "
-        "nothing below 20; centring each slide's features helped where slides hold several classes; colour jitter and stain "
+        "More slides helped most wherever it was measured. SCR gained on simulated and, a little, on real sets of 20 slides and "
+        "more, and nothing below; centring each slide's features helped where slides hold several classes; colour jitter and stain "
         "normalization helped some sets and hurt others. Compare them on these slides."
     ),
     "tissue": "No remedy is needed for these slides. The next scanner may differ: look again when slides of one arrive.",
