@@ -451,23 +451,23 @@ def test_two_maps_are_compared_by_swipe_and_difference(qtbot, shown, ends):
     np.testing.assert_array_equal(classes.data, first.class_map())
 
 
-def test_a_map_is_chosen_from_the_shelf_and_deleted_with_care(qtbot, shown, ends, monkeypatch):
-    project, slide_id = shown.session.project, shown.session.current_slide
-    other, _ = two_maps(qtbot, shown, ends)
-    shelf = shown.panel.shelf
+def test_a_map_is_chosen_from_the_shelf_and_deleted_with_care(qtbot, dock, ends, monkeypatch):
+    project, slide_id = dock.session.project, dock.session.current_slide
+    other, _ = two_maps(qtbot, dock, ends)
+    shelf = dock.panel.shelf
     assert len(shelf.stored) == 2
     shelf.choice.setCurrentIndex(1)
-    qtbot.waitUntil(lambda: shown.panel.view.prediction.grid == other.grid, timeout=20_000)
-    np.testing.assert_array_equal(find_layer(shown.viewer, "class_map", slide_id).data, other.class_map())
+    qtbot.waitUntil(lambda: dock.panel.view.prediction.grid == other.grid, timeout=20_000)
+    np.testing.assert_array_equal(find_layer(dock.viewer, "class_map", slide_id).data, other.class_map())
     monkeypatch.setattr(QMessageBox, "question", lambda *_: QMessageBox.StandardButton.No)
     click(qtbot, shelf.remove_button)
     assert len(project.maps(slide_id)) == 2
     monkeypatch.setattr(QMessageBox, "question", lambda *_: QMessageBox.StandardButton.Yes)
     click(qtbot, shelf.remove_button)
     assert len(project.maps(slide_id)) == 1
-    assert "removed" in shown.message.text()
-    qtbot.waitUntil(lambda: shown.panel.view is not None and len(shelf.stored) == 1, timeout=20_000)
-    assert shown.panel.view.prediction.grid.stride_px == (32, 32)
+    assert "removed" in dock.message.text()
+    qtbot.waitUntil(lambda: dock.panel.view is not None and len(shelf.stored) == 1, timeout=20_000)
+    assert dock.panel.view.prediction.grid.stride_px == (32, 32)
 
 
 def test_opacity_and_colours_reach_the_layer_and_the_legend(qtbot, dock, ends):

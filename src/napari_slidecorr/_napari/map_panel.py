@@ -21,7 +21,8 @@ from napari_slidecorr._napari.map_export import MapExport
 from napari_slidecorr._napari.map_layers import MAX_SPREAD, MapView
 from napari_slidecorr._napari.map_legend import MapLegend, told_score
 from napari_slidecorr._napari.map_shelf import MapShelf
-from napari_slidecorr._napari.parts import box
+from napari_slidecorr._napari.parts import box, timer
+from napari_slidecorr._napari.stage import PAINT_MS
 from napari_slidecorr.errors import MapError, ProjectError
 from napari_slidecorr.events import BlockDone, CellsDone
 from napari_slidecorr.io import map_zarr
@@ -68,6 +69,8 @@ class MapPanel(QWidget):
         self._errands = Errands(self)
         self._shown: ShownMap | None = None
         self._growing: ShownMap | None = None
+        self._reading: Path | None = None
+        self._after_paint = timer(PAINT_MS, self._show_current, self)
         self._view: MapView | None = None
         self._painted = 0.0
         self._make_parts()
@@ -194,7 +197,8 @@ class MapPanel(QWidget):
 
     def _on_listed(self, slide_id: str | None, stored: list[StoredMap]) -> None:
         if slide_id == self._session.current_slide:
-            self.shelf.fill(stored, self._shown.path if self._shown is not None else None)
+            shown = self._shown.path if self._shown is not None else None
+            self.shelf.fill(stored, self._reading or shown)
             self._offer()
 
     def _on_chosen(self, stored: StoredMap) -> None:
@@ -202,11 +206,20 @@ class MapPanel(QWidget):
         if self._growing is not None and self._growing.path == stored.path:
             self.show_map(self._growing)
         else:
-            self._errands.run(lambda: _read(stored), partial(self._on_chosen_read, stored), self._session.report)
+            self._reading = stored.path  # stays chosen when the maps are listed anew meanwhile
+            self._errands.run(
+                lambda: _read(stored), partial(self._on_chosen_read, stored), partial(self._on_not_read, stored)
+            )
 
     def _on_chosen_read(self, stored: StoredMap, shown: ShownMap) -> None:
-        if self.shelf.current == stored:
+        if self._reading == stored.path:
+            self._reading = None
             self.show_map(shown)
+
+    def _on_not_read(self, stored: StoredMap, error: BaseException) -> None:
+        if self._reading == stored.path:
+            self._reading = None
+        self._session.report(error)
 
     def _remove(self, stored: StoredMap) -> None:
         """Take a map out of the project, unless it is being made."""
@@ -217,9 +230,12 @@ class MapPanel(QWidget):
             moved = remove_map(self._session.require_project(), stored)
             self._dock.message.tell(f"The map lies in {moved} now.")
             self.remove_layers()
-            self.show_slide(stored.slide_id)
+            self._after_paint.start()
 
         self._dock.attempt(remove)
+
+    def _show_current(self) -> None:
+        self.show_slide(self._session.current_slide or "")
 
     def train_again(self) -> None:
         """Open the Training dock with the model of the map in view as the start.
@@ -267,6 +283,7 @@ class MapPanel(QWidget):
 
     def hide_map(self) -> None:
         """Show no map; its layers stay in the viewer."""
+        self._reading = None
         self.comparison.end()
         self.correction.rest()
         self._shown = self._view = None
