@@ -125,7 +125,10 @@ def _about_features(measures: Mapping[str, Measure]) -> tuple[str, ...]:
         found.append(_probe_sentence(probe, inside))
     index = measures.get("robustness_index")
     if index is not None and index.value is not None:
-        found.append(f"Of the nearest neighbours that tell, {index.value:.0%} share the tissue and not the slide.")
+        by_chance = f" ({index.chance:.0%} by chance)" if index.chance is not None else ""
+        found.append(
+            f"Of the nearest neighbours that tell, {index.value:.0%} share the tissue and not the slide{by_chance}."
+        )
     drop = measures.get("average_performance_drop")
     if drop is not None and drop.value is not None and drop.value <= DROP:
         found.append(
