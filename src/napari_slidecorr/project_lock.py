@@ -150,7 +150,7 @@ class ProjectLock:
                 owner, life = found
                 if life is Life.ALIVE or (life is Life.SILENT and not take_over):
                     return owner
-                _put_away(self._path, owner)
+                _put_away(self._path, owner, me)
             self._me, self.taken_by = me, None
             self._beat = threading.Event()
             beat = threading.Thread(target=_touch_often, args=(self._path, self._beat), name="slidecorr-lock")
@@ -266,19 +266,25 @@ def _read(path: Path) -> Owner | None:
         return Owner("a machine that is not known", 0, "1970-01-01T00:00:00+00:00", WINDOW, "")
 
 
-def _put_away(path: Path, dead: Owner) -> None:
-    """Remove the lock of a dead owner, unless somebody was quicker and has put a new one in its place."""
-    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-    try:
-        path.rename(aside)
-    except FileNotFoundError:
+def _put_away(path: Path, dead: Owner, me: Owner) -> None:
+    """Remove the lock of a dead owner, unless somebody was quicker and has put a new one in its place.
+
+    Who may do it is decided by a lock on that very lock: as long as the dead one lies there, nobody else touches it.
+    """
+    right = path.with_name(f"{path.name}.{dead.token or 'unreadable'}.taken")
+    if not _link(right, me):
+        time.sleep(0.02)
+        other = _read(right)
+        if other is not None and other.life(right) is not Life.ALIVE:
+            right.unlink(missing_ok=True)
         return
+    try:
+        if _read(path) == dead:
+            path.unlink(missing_ok=True)
     except OSError as error:
         raise write_error(path, error) from error
-    if _read(aside) != dead:
-        with suppress(FileExistsError):
-            os.link(aside, path)
-    aside.unlink(missing_ok=True)
+    finally:
+        right.unlink(missing_ok=True)
 
 
 def _touch_often(path: Path, ended: threading.Event) -> None:

@@ -168,7 +168,8 @@ def test_from_regions_to_an_exported_map(tmp_path, project, cohort):
 
 @pytest.mark.slow
 def test_ctrl_c_stops_in_order_and_resume_goes_on_with_the_runs_own_settings(project):
-    command = [sys.executable, "-c", "from napari_slidecorr.cli import main; main()"]
+    heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a background job ignores it
+    command = [sys.executable, "-c", f"{heeding}; from napari_slidecorr.cli import main; main()"]
     arguments = ["train", str(project), *QUICK, "--name", "long", "--epochs", "6"]
     child = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in child.stderr:

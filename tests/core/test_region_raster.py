@@ -43,8 +43,14 @@ def test_a_cell_is_painted_when_its_centre_lies_in_a_region(drawn, stride):
     regions = [Region(name, star) for star, name in drawn]
     painted = paint_regions(regions, CODES, frame)
     wanted = slowly(regions, frame) > 0
-    wrong = (painted > 0) & ~wanted  # only the one cell that a region smaller than a cell may keep
-    assert not ((painted == 0) & wanted).any()
+    odd = (painted > 0) != wanted
+    centres = (np.argwhere(odd) + 0.5) * stride
+    outlines = shapely.union_all([region.polygon.boundary for region in regions])
+    odd[odd] = (
+        shapely.distance(shapely.points(centres), outlines) > 1e-6
+    )  # a centre on the line may fall to either side
+    wrong = odd & ~wanted  # only the one cell that a region smaller than a cell may keep
+    assert not (odd & wanted).any()
     assert wrong.sum() <= sum(min(np.ptp(np.reshape(r.polygon.bounds, (2, 2)), axis=0)) < stride for r in regions)
 
 
