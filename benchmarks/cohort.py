@@ -79,10 +79,12 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def loop_in_child(project: Project) -> dict[str, float]:
-    """Predict with the plain loop in a process of its own, with all cores; its wall time and peak."""
+def loop_in_child(project: Project, threads: int | None = None) -> dict[str, float]:
+    """Predict with the plain loop in a process of its own, with all cores or fewer threads; its wall time and peak."""
     command = [sys.executable, __file__, "--loop", str(project.folder)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    environment = os.environ if threads is None else {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    told = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    return json.loads(told.stdout)
 
 
 def loop(folder: Path) -> dict[str, float]:
@@ -138,7 +140,9 @@ def measure(slides: int) -> dict[str, float]:
         project = make_project(Path(name), slides)
         say("slides made")
         alone = loop_in_child(project)
-        expected = take_maps(project, "loop")
+        take_maps(project, "loop")
+        loop_in_child(project, threads=1)  # as many as each of two workers has here: with others the last bits differ
+        expected = take_maps(project, "one thread")
         say("loop done")
         begin = time.perf_counter()
         with client_on(2) as client:
