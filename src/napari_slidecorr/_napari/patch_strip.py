@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QHBoxLayout, QScrollArea, QToolButton, QWidget
 from napari_slidecorr._napari.associated import pixmap
 from napari_slidecorr._napari.errands import Errands
 from napari_slidecorr.diagnostics.diagnosis import ShownPatch
-from napari_slidecorr.errors import SlideCorrError
+from napari_slidecorr.errors import sentence
 from napari_slidecorr.geometry import Box
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ class PatchStrip(QScrollArea):
         self.setWidget(content)
         if project is not None:
             for one, patch in zip(buttons, self.patches, strict=True):
-                self._errands.run(partial(_picture, project, patch), partial(_put, self, one), lambda _error: None)
+                self._errands.run(
+                    partial(_picture, project, patch), partial(_put, self, one), partial(_tell, self, one)
+                )
 
     def _button(self, patch: ShownPatch) -> QToolButton:
         made = QToolButton()
@@ -69,15 +71,22 @@ class PatchStrip(QScrollArea):
 
 
 def _picture(project: Project, patch: ShownPatch) -> Any:
-    """Read a patch; None where the slide cannot be read, whose button stays grey."""
-    try:
-        place = Box(patch.y, patch.x, patch.y + patch.height, patch.x + patch.width)
-        return project.slide(patch.slide).read(place, SIDE_PX)
-    except SlideCorrError:
-        return None
+    place = Box(patch.y, patch.x, patch.y + patch.height, patch.x + patch.width)
+    return project.slide(patch.slide).read(place, SIDE_PX)
 
 
 def _put(strip: PatchStrip, made: QToolButton, pixels: Any) -> None:
-    content = strip.widget()
-    if pixels is not None and content is not None and made in content.findChildren(QToolButton):
+    if _is_shown(strip, made):
         made.setIcon(QIcon(pixmap(pixels, SIDE_PX)))
+
+
+def _tell(strip: PatchStrip, made: QToolButton, error: BaseException) -> None:
+    """Say on the button itself why it has no picture."""
+    if _is_shown(strip, made):
+        made.setText("?")
+        made.setToolTip(f"{made.toolTip()}\n{sentence(error)}")
+
+
+def _is_shown(strip: PatchStrip, made: QToolButton) -> bool:
+    content = strip.widget()
+    return content is not None and made in content.findChildren(QToolButton)
