@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from dataclasses import replace
 
 import numpy as np
@@ -13,11 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from napari_slidecorr.cell_areas import label_areas, outlines
 from napari_slidecorr.errors import MapError, ProjectError
 from napari_slidecorr.events import BlockDone
 from napari_slidecorr.geometry import Grid
 from napari_slidecorr.io import read_map, read_regions, write_map
 from napari_slidecorr.io.map_zarr import MapWriter, is_complete, read
+from napari_slidecorr.io.qupath import Uids
 from napari_slidecorr.prediction_map import PredictionMap
 
 GRID = Grid.over((1000, 1300), (100, 100), (50, 50), (0.5, 0.25))  # 21 x 27 cells
@@ -371,6 +374,33 @@ def test_polygons_are_exactly_the_cells(tmp_path_factory, class_map):
         inside = sum(shapely.contains_xy(region.polygon, y, x).astype(int) for region in regions.of_class(name))
         np.testing.assert_array_equal(np.broadcast_to(inside, class_map.shape), class_map == index + 1)
         assert regions.area_px(name) == (class_map == index + 1).sum() * 28
+
+
+def test_an_area_with_many_holes_that_touch_is_one_valid_polygon():
+    """A lattice that holds chessboards of 3 x 3: the middle of each meets its corners in points, and is an area of its own."""
+    chess = np.indices((41, 41)).sum(axis=0) % 2 == 0
+    chess[::4] = chess[:, ::4] = True
+    labels, counts = label_areas(chess.astype(np.uint8), 1)
+    assert counts == [labels.max()]
+    areas = {area: shapely.Polygon(outer, holes) for area, (outer, *holes) in outlines(labels)}
+    assert list(areas) == list(range(1, counts[0] + 1))
+    assert all(polygon.is_valid for polygon in areas.values())
+    assert [polygon.area for polygon in areas.values()] == np.bincount(labels.ravel())[1:].tolist()
+    assert len(areas[1].interiors) == 100
+    assert list(outlines(np.zeros((3, 4), np.int32))) == []
+
+
+@pytest.mark.parametrize("name", ["slide 1 abc 0.0 Tumor 17", "é 3", ""])
+def test_ids_are_those_of_uuid5(name):
+    assert Uids(uuid.NAMESPACE_URL, name[:4])(name[4:]) == str(uuid.uuid5(uuid.NAMESPACE_URL, name))
+
+
+def test_a_class_may_be_called_anything(tmp_path):
+    names = ('"quoted" \\ {0}', "Größe, 50 %")
+    for kind in ("m.geojson", "m.tiles.geojson"):
+        write_map(tmp_path / kind, some_map(classes=names))
+        items = json.loads((tmp_path / kind).read_text("ascii"))["features"]
+        assert {item["properties"]["classification"]["name"] for item in items} == set(names)
 
 
 def test_an_unknown_suffix(tmp_path):

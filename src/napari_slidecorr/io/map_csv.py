@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,18 @@ def write(
 
 
 def _lines(prediction: PredictionMap, threshold: float) -> Iterator[list[str]]:
-    y, x = (np.asarray(prediction.grid.cell_edges_px(axis)) for axis in (0, 1))
+    (y, heights), (x, widths) = (_sides(prediction.grid.cell_edges_px(axis)) for axis in (0, 1))
     class_map = prediction.class_map(threshold)
     names = ("", *prediction.classes)
-    for row, column in np.argwhere(prediction.predicted):
-        place = y[row], x[column], y[row + 1] - y[row], x[column + 1] - x[column]
-        values = prediction.probabilities[:, row, column]
-        yield [*(f"{n:.10g}" for n in place), names[class_map[row, column]], *(f"{value:.6g}" for value in values)]
+    for row, predicted in enumerate(prediction.predicted):
+        columns = np.flatnonzero(predicted)  # of one row, not millions
+        found = class_map[row, columns].tolist()
+        values = prediction.probabilities[:, row, columns].T.tolist()
+        for column, number, each in zip(columns.tolist(), found, values, strict=True):
+            place = [y[row], x[column], heights[row], widths[column]]
+            yield [*place, names[number], *[f"{value:.6g}" for value in each]]
+
+
+def _sides(edges: Sequence[float]) -> tuple[list[str], list[str]]:
+    """Where cells begin and how long they are."""
+    return [f"{edge:.10g}" for edge in edges[:-1]], [f"{length:.10g}" for length in np.diff(edges)]

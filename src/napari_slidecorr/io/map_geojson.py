@@ -7,21 +7,26 @@ areas of all classes tile what was predicted.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from shapely import LinearRing, Polygon
+from shapely import Polygon
 
+from napari_slidecorr.cell_areas import Labels, Ring, label_areas, outlines
 from napari_slidecorr.errors import MapError
 from napari_slidecorr.geometry import Grid
-from napari_slidecorr.io.qupath import Color, feature, write_features
+from napari_slidecorr.io.qupath import Color, Uids, properties_text, ring_text, texts, write_features
 from napari_slidecorr.prediction_map import PredictionMap
 
 _NAMESPACE = uuid.UUID("0f9b7d52-6c1b-4d3a-8c5e-0f6a6f3d9a41")
+
+
+AT_ONCE = 512
+"""Areas whose outlines are smoothed in one go."""
 
 
 def write(
@@ -77,77 +82,70 @@ def area_at(prediction: PredictionMap, place_px: tuple[float, float], threshold:
     class_map = prediction.class_map(threshold)
     labels, _ = ndimage.label(prediction.predicted & (class_map == class_map[row, column]))
     rows, columns = ndimage.find_objects(labels)[labels[row, column] - 1]
-    inside = labels[rows, columns] == labels[row, column]
-    return _on_slide(_outline(inside), prediction.grid, rows.start, columns.start)
+    inside = (labels[rows, columns] == labels[row, column]).astype(np.int32)
+    ((_, rings),) = outlines(inside)
+    corner = np.asarray([rows.start, columns.start], np.int32)
+    return _polygon([ring + corner for ring in rings], *_edges(prediction.grid))
 
 
 def _features(
     prediction: PredictionMap, threshold: float, colors: Mapping[str, Color], smooth_um: float
-) -> Iterator[dict[str, Any]]:
-    class_map = prediction.class_map(threshold)
-    grid = prediction.grid
-    pixel_mm2 = grid.mpp[0] * grid.mpp[1] * 1e-6 if grid.mpp else None
-    for index, name in enumerate(prediction.classes):
-        for count, (row, column, inside) in enumerate(_areas(class_map == index + 1)):
-            rows, columns = (slice(start, start + n) for start, n in zip((row, column), inside.shape, strict=True))
-            probability = prediction.probabilities[index, rows, columns][inside]
-            polygon = _on_slide(_outline(inside), grid, row, column)
-            measurements = {"Mean probability": float(probability.mean(dtype=np.float64))}
-            if pixel_mm2 is not None:
-                measurements["Area mm2"] = float(polygon.area * pixel_mm2)
-            uid = uuid.uuid5(_NAMESPACE, f"{prediction.slide_id} {prediction.model_id} {threshold} {name} {count}")
-            drawn = _smooth(polygon, grid.mpp, smooth_um) if grid.mpp else polygon
-            yield feature(str(uid), drawn, name, colors.get(name), measurements)
+) -> Iterator[str]:
+    labels, counts = label_areas(prediction.class_map(threshold), len(prediction.classes))
+    means, areas_mm2 = _measured(prediction, labels)
+    geometries = _geometries(labels, prediction.grid, smooth_um)
+    for name, count in zip(prediction.classes, counts, strict=True):
+        uid = Uids(_NAMESPACE, f"{prediction.slide_id} {prediction.model_id} {threshold} {name} ")
+        before, after = properties_text("annotation", name, colors.get(name))
+        for number, (area, geometry) in enumerate(islice(geometries, count)):
+            size = "" if areas_mm2 is None else f', "Area mm2": {areas_mm2[area]!r}'
+            told = f'{before}{{"Mean probability": {means[area]!r}{size}}}{after}'
+            yield f'{{"type": "Feature", "id": "{uid(number)}", "geometry": {geometry}, "properties": {told}}}'
 
 
-def _smooth(polygon: Polygon, mpp: tuple[float, float], most_um: float) -> Polygon:
-    """Leave out corners that lie within so many micrometres of the outline without them; it stays one valid polygon."""
-    if not most_um:
-        return polygon
-    on_glass = shapely.transform(polygon, lambda points: points * mpp)
-    smooth = shapely.simplify(on_glass, most_um, preserve_topology=True)
-    return shapely.transform(smooth, lambda points: points / mpp)
+def _measured(prediction: PredictionMap, labels: Labels) -> tuple[list[float], list[float] | None]:
+    """Mean probability and mm2 of the cells of each area, by its number; None without a pixel size."""
+    inside = labels > 0
+    mine, best = labels[inside], prediction.probabilities[:, inside].max(axis=0)
+    cells = np.maximum(np.bincount(mine), 1)
+    means: list[float] = (np.bincount(mine, best) / cells).tolist()
+    if prediction.grid.mpp is None:
+        return means, None
+    height, width = (
+        np.diff(edges) * mpp for edges, mpp in zip(_edges(prediction.grid), prediction.grid.mpp, strict=True)
+    )
+    mm2: list[float] = np.bincount(mine, np.outer(height, width)[inside] * 1e-6).tolist()
+    return means, mm2
 
 
-def _areas(mask: NDArray[np.bool_]) -> Iterator[tuple[int, int, NDArray[np.bool_]]]:
-    """Walk the 4-connected areas of a mask: first row, first column, and the area within its bounds."""
-    from scipy import ndimage
-
-    labels, _ = ndimage.label(mask)
-    for index, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
-        yield rows.start, columns.start, labels[rows, columns] == index
-
-
-def _outline(inside: NDArray[np.bool_]) -> Polygon:
-    """The outline of a 4-connected area with its holes, (row, column) corners; one vertex at each turn."""
-    edges = shapely.multilinestrings(list(np.concatenate([_edges(inside), _edges(inside.T)[:, :, ::-1]])))
-    faces = shapely.get_parts(shapely.polygonize([edges]))
-    row, column = np.argwhere(inside)[0]
-    first = shapely.Point(row + 0.5, column + 0.5)
-    polygon = next(face for face in faces if face.intersects(first))
-    return Polygon(_turns(polygon.exterior), [_turns(ring) for ring in polygon.interiors])
+def _geometries(labels: Labels, grid: Grid, smooth_um: float) -> Iterator[tuple[int, str]]:
+    """Give each area's number and its polygon as GeoJSON."""
+    if smooth_um and grid.mpp is not None:
+        yield from _smooth(labels, grid, grid.mpp, smooth_um)
+        return
+    y, x = (texts(edges) for edges in _edges(grid))
+    for area, rings in outlines(labels):
+        drawn = ", ".join(ring_text([f"[{x[column]}, {y[row]}]" for row, column in ring.tolist()]) for ring in rings)
+        yield area, f'{{"type": "Polygon", "coordinates": [{drawn}]}}'
 
 
-def _edges(inside: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Where rows of an area end or begin, one unit of the border each: shape (N, 2, 2), from and to (row, column)."""
-    around = np.pad(inside, ((1, 1), (0, 0)))
-    row, column = np.nonzero(around[1:] != around[:-1])
-    return np.stack([np.stack([row, column], axis=1), np.stack([row, column + 1], axis=1)], axis=1)
+def _smooth(labels: Labels, grid: Grid, mpp: tuple[float, float], most_um: float) -> Iterator[tuple[int, str]]:
+    """Leave out corners that lie within so many micrometres of the outline without them; each stays one valid polygon."""
+    areas = outlines(labels)
+    y, x = _edges(grid)
+    while some := list(islice(areas, AT_ONCE)):
+        on_glass = np.array([_polygon(rings, y * mpp[0], x * mpp[1]) for _, rings in some], dtype=object)
+        smooth = shapely.simplify(on_glass, most_um, preserve_topology=True)
+        flipped = shapely.transform(smooth, lambda points: points[:, ::-1] / mpp[::-1])
+        yield from zip([area for area, _ in some], shapely.to_geojson(flipped).tolist(), strict=True)
 
 
-def _turns(ring: LinearRing) -> NDArray[np.float64]:
-    points = np.asarray(shapely.get_coordinates(ring)[:-1])
-    step = np.sign(np.roll(points, -1, axis=0) - points)
-    turns: NDArray[np.float64] = points[(step != np.roll(step, 1, axis=0)).any(axis=1)]
-    return turns
+def _edges(grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Level-0 pixels of the lines between rows and between columns of cells, cut at the slide's edge."""
+    return np.asarray(grid.cell_edges_px(0), np.float64), np.asarray(grid.cell_edges_px(1), np.float64)
 
 
-def _on_slide(polygon: Polygon, grid: Grid, row: int, column: int) -> Polygon:
-    """Move from cells to level-0 pixels, cut at the slide's edge: only the outermost edges lie beyond it."""
-    y, x = np.asarray(grid.cell_edges_px(0)), np.asarray(grid.cell_edges_px(1))
-
-    def place(points: NDArray[np.float64]) -> NDArray[np.float64]:
-        corners = points.astype(np.int64) + (row, column)  # noqa: RUF005
-        return np.stack([y[corners[:, 0]], x[corners[:, 1]]], axis=1)
-
-    return shapely.transform(polygon, place)
+def _polygon(rings: Sequence[Ring], y: NDArray[np.float64], x: NDArray[np.float64]) -> Polygon:
+    """An area as (y, x) polygon, its lines between cells at these places."""
+    outer, *holes = (np.stack([y[ring[:, 0]], x[ring[:, 1]]], axis=1) for ring in rings)
+    return Polygon(outer, holes)

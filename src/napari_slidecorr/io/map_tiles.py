@@ -5,15 +5,14 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import shapely
 
-from napari_slidecorr.io.qupath import Color, feature, write_features
+from napari_slidecorr.io.qupath import Color, Uids, properties_text, ring_text, texts, write_features
 from napari_slidecorr.prediction_map import PredictionMap
 
 _NAMESPACE = uuid.UUID("5a0f6b0b-8a35-4e02-9d0c-53c6b21b8b0e")
@@ -38,21 +37,24 @@ def write(
     write_features(path, _tiles(prediction, threshold, colors or {}))
 
 
-def _tiles(prediction: PredictionMap, threshold: float, colors: Mapping[str, Color]) -> Iterator[dict[str, Any]]:
-    y, x = (prediction.grid.cell_edges_px(axis) for axis in (0, 1))
-    class_map = prediction.class_map(threshold)
+def _tiles(prediction: PredictionMap, threshold: float, colors: Mapping[str, Color]) -> Iterator[str]:
+    grid = prediction.grid
+    y, x = (texts(grid.cell_edges_px(axis)) for axis in (0, 1))
     names = ("", *prediction.classes)
-    for row, column in _cells(prediction):
-        name = names[class_map[row, column]]
-        values = prediction.probabilities[:, row, column].tolist()
-        measurements = {f"Probability {one}": value for one, value in zip(prediction.classes, values, strict=True)}
-        uid = uuid.uuid5(_NAMESPACE, f"{prediction.slide_id} {prediction.model_id} {row} {column}")
-        square = shapely.box(y[row], x[column], y[row + 1], x[column + 1])
-        yield feature(str(uid), square, name, colors.get(name), measurements, object_type="tile")
-
-
-def _cells(prediction: PredictionMap) -> Iterator[tuple[int, int]]:
-    """Walk the predicted cells; a row of them is listed at a time, not millions."""
+    about = [properties_text("tile", name, colors.get(name)) for name in names]
+    keys = [json.dumps(f"Probability {name}") for name in prediction.classes]
+    uid = Uids(_NAMESPACE, f"{prediction.slide_id} {prediction.model_id} ")
+    class_map = prediction.class_map(threshold)
     for row, predicted in enumerate(prediction.predicted):
-        for column in np.flatnonzero(predicted).tolist():
-            yield row, column
+        columns = np.flatnonzero(predicted)  # of one row, not millions
+        low, high = y[row], y[row + 1]
+        values = prediction.probabilities[:, row, columns].T.tolist()
+        for column, number, each in zip(columns.tolist(), class_map[row, columns].tolist(), values, strict=True):
+            left, right = x[column], x[column + 1]
+            square = ring_text([f"[{right}, {low}]", f"[{right}, {high}]", f"[{left}, {high}]", f"[{left}, {low}]"])
+            measured = ", ".join([f"{key}: {value!r}" for key, value in zip(keys, each, strict=True)])
+            before, after = about[number]
+            yield (
+                f'{{"type": "Feature", "id": "{uid(f"{row} {column}")}", "geometry": '
+                f'{{"type": "Polygon", "coordinates": [{square}]}}, "properties": {before}{{{measured}}}{after}}}'
+            )
