@@ -14,6 +14,7 @@ from typing import Any
 import typer
 
 from napari_slidecorr.errors import SlideCorrError
+from napari_slidecorr.torch_trouble import torch_trouble_told
 
 MISTAKE = 2
 """Exit code when the input was wrong, or the disk is full or closed to us."""
@@ -30,7 +31,8 @@ def told_in_one_sentence(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(**values: Any) -> None:
         try:
-            command(**values)
+            with torch_trouble_told():
+                command(**values)
         except SlideCorrError as error:
             _end(str(error), MISTAKE, error)
         except OSError as error:

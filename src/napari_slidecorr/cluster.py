@@ -26,6 +26,7 @@ from napari_slidecorr.events import BlockDone, Event, MapBegun, Notice, check_in
 from napari_slidecorr.io.map_zarr import read, read_block
 from napari_slidecorr.model_spec import ModelSpec
 from napari_slidecorr.project import MODEL_FILE, Project
+from napari_slidecorr.torch_trouble import torch_trouble_told
 
 TELL_S = 0.5
 """How often a slide tells how far it is, besides each of its blocks."""
@@ -301,7 +302,8 @@ def _predict_there(task: _Task) -> tuple[SlideOutcome, list[_Place]]:
     """
     from distributed import get_worker
 
-    from napari_slidecorr.learning.threads import use_threads
+    with torch_trouble_told():
+        from napari_slidecorr.learning.threads import use_threads
 
     worker = get_worker()
     use_threads(task.threads, task.threads or READERS)

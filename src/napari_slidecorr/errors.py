@@ -34,6 +34,10 @@ class ModelError(SlideCorrError, ValueError):
     """A model or its weights cannot be made, read or used on this slide."""
 
 
+class TorchError(SlideCorrError, ImportError):
+    """PyTorch is missing or its installation is broken; only training, prediction and what builds on them need it."""
+
+
 class TrainingError(SlideCorrError, RuntimeError):
     """Training cannot go on, for example because the loss is not a number."""
 

@@ -14,6 +14,7 @@ from napari_slidecorr.project_file import safe_name
 from napari_slidecorr.regions import IGNORE, Region, RegionSet, valid_polygons
 from napari_slidecorr.slide import Slide
 from napari_slidecorr.tissue import find_tissue
+from napari_slidecorr.torch_trouble import torch_trouble_told
 
 if TYPE_CHECKING:
     from napari_slidecorr.learning.feature_store import FeatureCache
@@ -85,7 +86,8 @@ def fast_train(
     ProjectError
         Now, if there is a run of that name, or it cannot be a name.
     """
-    from napari_slidecorr.learning.fast_training import fast_train as train
+    with torch_trouble_told():
+        from napari_slidecorr.learning.fast_training import fast_train as train
 
     known = labelled_slides(project)
     run = _run_folder(project.folder / "runs", config, name)

@@ -25,6 +25,7 @@ from napari_slidecorr.project_folder import ProjectFolder
 from napari_slidecorr.regions import Region, RegionSet, valid_polygons
 from napari_slidecorr.runs import CONFIG_NAME, RunRecord, list_runs, settings_of
 from napari_slidecorr.slide import Slide
+from napari_slidecorr.torch_trouble import torch_trouble_told
 from napari_slidecorr.training_plan import TrainingPlan, earlier_model
 from napari_slidecorr.wanted import Wanted
 
@@ -81,7 +82,8 @@ class Project(ProjectFolder):
         ProjectError
             If there is a run of that name already, or none to resume.
         """
-        from napari_slidecorr.learning import training
+        with torch_trouble_told():
+            from napari_slidecorr.learning import training
 
         earlier = earlier_model(self.folder / "runs", config)
         plan = self.training_plan(config)
@@ -213,7 +215,8 @@ class Project(ProjectFolder):
         wanted: Wanted | None,
         only_box: Box | None,
     ) -> Iterator[Event]:
-        from napari_slidecorr.learning.inference import prediction_grid
+        with torch_trouble_told():
+            from napari_slidecorr.learning.inference import prediction_grid
 
         loaded = self.load_model(run)
         for slide in slides:
@@ -223,7 +226,8 @@ class Project(ProjectFolder):
 
     def load_model(self, run: Path) -> tuple[PatchClassifier, ModelSpec]:
         """Load the model of a run, to predict several slides one by one with `predict_slide`."""
-        from napari_slidecorr.learning.kept_model import load_kept_model
+        with torch_trouble_told():
+            from napari_slidecorr.learning.kept_model import load_kept_model
 
         return load_kept_model(run)
 

@@ -22,6 +22,7 @@ from qtpy.QtWidgets import QWidget
 from napari_slidecorr.errors import SlideCorrError
 from napari_slidecorr.events import Event, Interrupted, JobEnd, JobStatus, interruptible, throttle
 from napari_slidecorr.session import MakeEvents, OnEnd, OnEvent, Session
+from napari_slidecorr.torch_trouble import torch_trouble_told
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def run_to_end(
     try:
         if is_cancelled():
             return JobEnd(JobStatus.CANCELLED)
-        with interruptible(is_cancelled), closing(throttle(iter(make_events()))) as events:
+        with torch_trouble_told(), interruptible(is_cancelled), closing(throttle(iter(make_events()))) as events:
             for last in events:
                 on_event(last)
                 rest()

@@ -17,6 +17,7 @@ from napari_slidecorr.fast_config import FastConfig
 from napari_slidecorr.live import LiveStudy
 from napari_slidecorr.live_events import LiveFilled, LiveIdle
 from napari_slidecorr.live_wishes import LiveWishes
+from napari_slidecorr.torch_trouble import torch_trouble_told
 
 if TYPE_CHECKING:
     from napari_slidecorr.learning.extractor import Extractor
@@ -96,7 +97,8 @@ class LiveWorker(QObject):
         error: BaseException | None = None
         try:
             if not wishes.closed:
-                self._step(number, project, config, wishes)
+                with torch_trouble_told():
+                    self._step(number, project, config, wishes)
         except Exception as found:
             error = found
             if not isinstance(found, SlideCorrError):

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import sys
 import threading
+from contextlib import suppress
 from types import ModuleType
 
 NICENESS = 5
@@ -27,7 +28,8 @@ def load_torch() -> ModuleType:
         flags = sys.getdlopenflags()
         sys.setdlopenflags(flags | os.RTLD_DEEPBIND)
         try:
-            importlib.import_module("triton._C.libtriton")
+            with suppress(ImportError):  # torch does without a triton that cannot be loaded
+                importlib.import_module("triton._C.libtriton")
         finally:
             sys.setdlopenflags(flags)
     return importlib.import_module("torch")
