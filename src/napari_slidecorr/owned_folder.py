@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from napari_slidecorr.errors import ProjectError
-from napari_slidecorr.project_lock import WINDOW, Life, Owner, ProjectLock
+from napari_slidecorr.io.owner_file import Owner
+from napari_slidecorr.project_lock import WINDOW, Life, ProjectLock
 
 
 class OwnedFolder:

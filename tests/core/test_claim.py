@@ -8,12 +8,14 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict, replace
 
 import pytest
 
 from napari_slidecorr.errors import ProjectError
-from napari_slidecorr.io import claim
+from napari_slidecorr.io import claim, owner_file
 from napari_slidecorr.io.claim import ClaimedError, claimed
+from napari_slidecorr.io.owner_file import Owner
 
 HOLD = """
 import sys, time
@@ -34,7 +36,8 @@ def holder(path):
 def far_claim(path, **changes):
     """A claim as another machine would leave it."""
     file = path.with_name(path.name + claim.SUFFIX)
-    file.write_text(json.dumps({"token": "t", "host": "elsewhere pid:[1]", "pid": 1, "began": 1.0, **changes}))
+    owner = replace(Owner.here(claim.PREDICTING), host="elsewhere", pid=1, **{"token": "t", **changes})
+    file.write_text(json.dumps(asdict(owner)))
     return file
 
 
@@ -65,7 +68,7 @@ def test_a_dead_process_that_nobody_buried_is_dead(tmp_path):
     process = holder(tmp_path / "map")
     os.kill(process.pid, signal.SIGKILL)
     deadline = time.monotonic() + 10
-    while claim._began(process.pid) is not None and time.monotonic() < deadline:
+    while owner_file._birth(process.pid) and time.monotonic() < deadline:
         time.sleep(0.01)
     with claimed(tmp_path / "map"):
         pass
@@ -105,7 +108,7 @@ def test_a_claim_of_another_machine_that_is_touched_is_respected(tmp_path):
 
 
 def test_an_owner_touches_its_claim(tmp_path, monkeypatch):
-    monkeypatch.setattr(claim, "TOUCH_S", 0.05)
+    monkeypatch.setattr(owner_file, "BEAT_S", 0.05)
     with claimed(tmp_path / "map"):
         first = (tmp_path / "map.claim").stat().st_mtime_ns
         time.sleep(0.3)

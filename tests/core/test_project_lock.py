@@ -15,11 +15,12 @@ import pytest
 from shapely import box
 from typer.testing import CliRunner
 
-from napari_slidecorr import project_lock
 from napari_slidecorr.cli import app
 from napari_slidecorr.errors import ProjectError
+from napari_slidecorr.io import owner_file
+from napari_slidecorr.io.owner_file import Owner
 from napari_slidecorr.project import Project
-from napari_slidecorr.project_lock import CALL, LOCK_FILE, WINDOW, Life, Owner, ProjectLock
+from napari_slidecorr.project_lock import CALL, LOCK_FILE, WINDOW, Life, ProjectLock
 from napari_slidecorr.regions import Region, RegionSet
 
 OTHER = """
@@ -234,7 +235,7 @@ def test_a_lock_that_says_nothing(project, content):
 
 
 def test_a_lock_is_touched_while_it_is_held(project, monkeypatch):
-    monkeypatch.setattr(project_lock, "BEAT_S", 0.02)
+    monkeypatch.setattr(owner_file, "BEAT_S", 0.02)
     project.claim()
     age(project.folder, 70)
     deadline = time.monotonic() + 10

@@ -20,8 +20,9 @@ from napari_slidecorr._napari.owner_banner import OwnerBanner
 from napari_slidecorr._napari.region_saver import RegionSaver
 from napari_slidecorr._napari.restore_dialog import RestoreDialog
 from napari_slidecorr.errors import ProjectError
+from napari_slidecorr.io.owner_file import Owner
 from napari_slidecorr.project import Project
-from napari_slidecorr.project_lock import LOCK_FILE, WINDOW, Owner
+from napari_slidecorr.project_lock import LOCK_FILE, WINDOW
 from napari_slidecorr.regions import Region, RegionSet
 
 A, B = "tumour", "stroma"
