@@ -72,12 +72,15 @@ def chunks(path: Path) -> int:
     return sum(1 for file in path.glob("0/c/0/*/*") if file.suffix != ".part")
 
 
-def killed(pid: int, path: Path, rng: random.Random, blocks: int) -> bool:
-    """Kill a process a moment after a random block, now and then at any time; False when it ended before."""
+def killed(pid: int, path: Path, rng: random.Random, blocks: int, whole_s: float) -> bool:
+    """Kill a process a moment after a random block, now and then at any time of a run that nobody disturbs.
+
+    False when it ended before.
+    """
     begun = chunks(path)
     wanted = begun + rng.randint(1, max(1, blocks // 4))
     at_any_time = begun == blocks or rng.random() < 0.1
-    deadline = time.monotonic() + (rng.uniform(0, 1.5) if at_any_time else 60)
+    deadline = time.monotonic() + (rng.uniform(0, whole_s) if at_any_time else 600)
     while time.monotonic() < deadline and (at_any_time or chunks(path) < min(wanted, blocks)):
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
@@ -106,7 +109,9 @@ def measure(kills: int, seed: int) -> dict[str, int]:
     with tempfile.TemporaryDirectory() as name:
         project = make_project(Path(name))
         slide = project.cohort[0].id
+        begun = time.monotonic()
         check(os.waitpid(start(project), 0)[1])
+        whole_s = time.monotonic() - begun
         (path,) = project.maps(slide)
         expected = map_zarr.read(path).probabilities
         blocks = chunks(path)
@@ -114,7 +119,7 @@ def measure(kills: int, seed: int) -> dict[str, int]:
         figures = {"unequal_maps": 0, "false_complete": 0, "kills": 0, "kills_while_writing": 0, "finished_maps": 0}
         while figures["kills"] < kills or path.exists():
             if figures["kills"] < kills and not map_zarr.is_complete(path):
-                died = killed(start(project), path, rng, blocks)
+                died = killed(start(project), path, rng, blocks, whole_s)
             else:
                 died = False
                 check(os.waitpid(start(project), 0)[1])

@@ -17,8 +17,9 @@ from napari_slidecorr.errors import MapError, ModelError, SlideError
 from napari_slidecorr.events import BlockDone, CellsDone, Event, Notice, Predicted
 from napari_slidecorr.geometry import Box, Grid
 from napari_slidecorr.learning.centring import offset_of
-from napari_slidecorr.learning.loading import Patches, stack
+from napari_slidecorr.learning.loading import Patches
 from napari_slidecorr.learning.models import PatchClassifier, choose_device, classify, describe_device
+from napari_slidecorr.learning.reading import Reading, ReadPiece, default_readers
 from napari_slidecorr.learning.staining import AS_READ, StainStep, make_stain_step
 from napari_slidecorr.learning.sweep import (
     AHEAD_BYTES,
@@ -28,10 +29,7 @@ from napari_slidecorr.learning.sweep import (
     BatchSize,
     Block,
     Cell,
-    Piece,
-    Reading,
     Sweep,
-    default_readers,
     every,
 )
 from napari_slidecorr.levels import PixelSource
@@ -119,7 +117,7 @@ def predict(
     chosen = list(grid.blocks(config.block_cells) if blocks is None else blocks)
     _check_blocks(chosen, grid)
     if model.head.out_features != len(spec.classes):
-        raise ModelError(f"The model has {model.head.out_features} outputs, and its spec {len(spec.classes)} classes.")
+        raise ModelError(f"The model has {model.head.out_features} outputs for {len(spec.classes)} classes; train it again.")
     device = choose_device(config.device)
     # Downwards: the rows read last are those that the next block needs again, and they are still in the cache.
     chosen.sort(key=lambda block: (block[1].start, block[0].start))
@@ -148,12 +146,9 @@ class _Job:
     wanted: Wanted | None = None
     stain: StainStep = AS_READ
 
-    def read(self, cell: Cell) -> Patches | SlideError:
-        """Read the patch of a cell as the model sees it; an error is given, not raised: the others go on."""
-        try:
-            return self.stain(self.slide, self.slide.read(self.grid.patch_box(*cell), self.spec.geometry.size_px))
-        except SlideError as error:
-            return error
+    def read(self, cell: Cell) -> Patches:
+        """Read the patch of a cell as the model sees it."""
+        return self.stain(self.slide, self.slide.read(self.grid.patch_box(*cell), self.spec.geometry.size_px))
 
     @property
     def box(self) -> Box | None:
@@ -225,11 +220,12 @@ def _run(
     on_cpu = job.device.type == "cpu"
     batch = BatchSize(job.config.batch_size, CPU_SIZES if on_cpu else GPU_SIZES)
     paints = every(PAINT_S)
-    with Reading(job.read, default_readers(on_cpu=on_cpu)) as reading:
-        for piece, found in _in_order(job, sweep, batch, reading):
-            damage.add([patch for patch in found if isinstance(patch, SlideError)])
+    with Reading(job.read, job.spec.geometry.size_px, default_readers(on_cpu=on_cpu)) as reading:
+        for found in _in_order(job, sweep, batch, reading):
+            piece = found.piece
+            damage.add([found.errors[number] for number in sorted(found.errors)])
             start = time.perf_counter()
-            yield from _fill(job, piece, found, out, batch)
+            yield from _fill(job, found, out, batch)
             batch.record(len(piece.cells), time.perf_counter() - start)
             done += len(piece.cells)
             counts = {"phase": "Predicting", "done": done, "total": damage.total}
@@ -243,10 +239,8 @@ def _run(
                 yield Event(**counts)  # type: ignore[arg-type]
 
 
-def _in_order(
-    job: _Job, sweep: Sweep, batch: BatchSize, reading: Reading[Patches | SlideError]
-) -> Iterator[tuple[Piece, list[Patches | SlideError]]]:
-    """Give the pieces and their patches as they are wanted, with some read ahead; what nobody wants now is put back."""
+def _in_order(job: _Job, sweep: Sweep, batch: BatchSize, reading: Reading) -> Iterator[ReadPiece]:
+    """Give the pieces with their patches as they are wanted, some read ahead; what nobody wants now is put back."""
     patch_bytes = 3 * job.spec.geometry.size_px**2
     ahead = max(1, min(AHEAD_PATCHES, AHEAD_BYTES // patch_bytes))
     seen: Box | None = None
@@ -284,17 +278,17 @@ def _cells_done(cells: Sequence[Cell], out: PredictionMap, counts: dict[str, Any
     return CellsDone(**counts, rows=rows, columns=columns, probabilities=values, spread=spread, slide_id=out.slide_id)
 
 
-def _fill(
-    job: _Job, piece: Piece, found: Sequence[Patches | SlideError], out: PredictionMap, batch: BatchSize
-) -> Generator[Notice, None, None]:
+def _fill(job: _Job, found: ReadPiece, out: PredictionMap, batch: BatchSize) -> Generator[Notice, None, None]:
     """Classify the patches that could be read and write them to their cells; the others stay NaN."""
-    pairs = [(cell, patch) for cell, patch in zip(piece.cells, found, strict=True) if not isinstance(patch, SlideError)]
+    cells, patches = np.asarray(found.piece.cells), found.patches
+    if found.errors:
+        good = np.delete(np.arange(len(cells)), list(found.errors))
+        cells, patches = cells[good], patches[good]
     start = 0
-    while start < len(pairs):
-        count = min(batch.limit, len(pairs) - start)
-        patches = stack([patch for _, patch in pairs[start : start + count]], job.spec.geometry.size_px)
+    while start < len(cells):
+        count = min(batch.limit, len(cells) - start)
         try:
-            values, spread = _classify(job, patches)
+            values, spread = _classify(job, patches[start : start + count])
         except ModelError as error:
             if count == 1 or not isinstance(error.__cause__, torch.cuda.OutOfMemoryError):
                 raise
@@ -304,7 +298,7 @@ def _fill(
                 message=f"{count} patches at once do not fit into the GPU's memory; going on with {batch.limit}.",
             )
             continue
-        rows, columns = np.asarray([cell for cell, _ in pairs[start : start + count]]).T
+        rows, columns = cells[start : start + count].T
         out.probabilities[:, rows, columns] = values.T
         if out.spread is not None:
             out.spread[rows, columns] = spread

@@ -1,33 +1,23 @@
-"""In which order the cells of a map are predicted, how many at a time, and their patches read ahead."""
+"""In which order the cells of a map are predicted, and how many at a time."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_slidecorr.events import check_interrupted
 from napari_slidecorr.geometry import Box, Grid
 
-ReadT = TypeVar("ReadT")
 Block = tuple[slice, slice]
 Cell = tuple[int, int]
 
 AHEAD_PATCHES = 64
 AHEAD_BYTES = 64 << 20
 """So much is read while a batch is computed, two batches at least: a queue this deep hides that reads take unlike times."""
-
-MAX_READERS = 8
-CHECK_S = 0.05
-"""How often a wait for patches asks whether they are still wanted."""
 
 FIRST_BATCH = 4
 WATCHED_S = 0.25
@@ -218,82 +208,6 @@ class BatchSize:
     def halve(self, count: int) -> None:
         """Never again so many: they did not fit into the memory."""
         self.limit = max(1, count // 2)
-
-
-def default_readers(*, on_cpu: bool) -> int:
-    """Threads that read: all cores for a GPU, at most eight; beside a network that computes on the CPU one less."""
-    cores = os.cpu_count() or 1
-    return max(1, min(MAX_READERS, cores - 1 if on_cpu else cores))
-
-
-class Reading(Generic[ReadT]):
-    """Patches of pieces, read by a few threads in the order in which they were added; a context that ends the threads.
-
-    Parameters
-    ----------
-    read : callable
-        Reads the patch of one cell; called in several threads at once.
-    workers : int
-        Threads. Their number changes the speed, never the result.
-    """
-
-    def __init__(self, read: Callable[[Cell], ReadT], workers: int) -> None:
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="read-patches")
-        self._read = read
-        self._waiting: deque[tuple[Piece, list[Future[ReadT]]]] = deque()
-
-    def add(self, piece: Piece) -> None:
-        """Begin to read a piece when those before it are read."""
-        self._waiting.append((piece, [self._pool.submit(self._read, cell) for cell in piece.cells]))
-
-    @property
-    def pieces(self) -> int:
-        """Pieces that were added and not taken."""
-        return len(self._waiting)
-
-    @property
-    def patches(self) -> int:
-        """Patches of these."""
-        return sum(len(piece.cells) for piece, _ in self._waiting)
-
-    def take(self) -> tuple[Piece, list[ReadT]]:
-        """Give the piece that was added first and its patches.
-
-        Raises
-        ------
-        Exception
-            What `read` raised.
-        Interrupted
-            If the patches are no longer wanted while they are waited for.
-        """
-        piece, futures = self._waiting.popleft()
-        return piece, [_patient_result(future) for future in futures]
-
-    def drop(self) -> list[Piece]:
-        """Forget what was added and not taken, and give it back."""
-        dropped = []
-        while self._waiting:
-            piece, futures = self._waiting.popleft()
-            for future in futures:
-                future.cancel()
-            dropped.append(piece)
-        return dropped
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Drop what has not begun and wait for the threads to end."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _patient_result(future: Future[ReadT]) -> ReadT:
-    """Wait for a read, ready to give up."""
-    while not wait([future], timeout=CHECK_S).done:
-        check_interrupted()
-    return future.result()
 
 
 def every(seconds: float) -> Iterator[bool]:
