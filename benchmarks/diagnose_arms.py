@@ -6,7 +6,7 @@ trained with patches split at random; its held-out AUC minus that of ``X`` is th
 done again::
 
     python benchmarks/diagnose_arms.py lymphoma --patches FOLDER --work KEEP --seeds 5 --json lymphoma.json
-    python benchmarks/diagnose_arms.py idc --patches FOLDER --work KEEP --seeds 5 --patients 64 --epochs 3
+    python benchmarks/diagnose_arms.py idc --patches FOLDER --work KEEP --seeds 5 --patients 64 --variants baseline
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +66,12 @@ class Found:
     n_patches: int
 
 
-def set_up(name: str, patches: Path, work: Path, patients: int | None) -> tuple[Project, Recipe]:
+def set_up(name: str, recipe: Recipe, patches: Path, work: Path, patients: int | None) -> Project:
     """Make the project of a set unless it is there."""
-    recipe = RECIPES[SETS[name]]
-    place = work / (name if patients is None else f"{name}-{patients}")
+    told = f"{name}-{recipe.shown_px}-{recipe.most or 'all'}-{patients or 'all'}"
+    place = work / told
     if (place / "made").exists():
-        return Project.open(place), recipe
+        return Project.open(place)
     project = make_project(
         patches / recipe.folder,
         place,
@@ -82,7 +82,7 @@ def set_up(name: str, patches: Path, work: Path, patients: int | None) -> tuple[
         slides=patients,
     )
     (place / "made").touch()
-    return project, recipe
+    return project
 
 
 def settings(recipe: Recipe, epochs: int) -> TrainConfig:
@@ -198,26 +198,20 @@ def _difference(column: dict[str, float | None]) -> str:
 
 
 def run(
-    name: str,
-    patches: Path,
-    work: Path,
+    project: Project,
+    config: TrainConfig,
     variants: Sequence[str],
     *,
     seeds: int = 5,
-    epochs: int | None = None,
-    patients: int | None = None,
     tell: Callable[[str], None] = print,
     keep: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Train, diagnose, and put together; goes on where it stopped. ``keep`` is given all that is known after each run."""
-    os.environ.setdefault(FOLDER_VARIABLE, str(work / "cache"))
-    project, recipe = set_up(name, patches, work, patients)
-    epochs = epochs or EPOCHS[name]
-    folder = f"arms-{epochs}-{seeds}-{len(variants)}"
+    folder = f"arms-{config.epochs}-{seeds}-{len(variants)}"
     begun = (project.folder / "runs" / folder).exists()
     found: list[Found] = []
     result: dict[str, Any] = {}
-    for event in compare(project, settings(recipe, epochs), variants, seeds=seeds, name=folder, resume=begun):
+    for event in compare(project, config, variants, seeds=seeds, name=folder, resume=begun):
         if isinstance(event, TrialDone):
             one = diagnosed(project, event.trial)
             found.append(one)
@@ -225,17 +219,17 @@ def run(
                 f"{event.done} of {event.total}: {one.variant}, seed {one.seed}: {one.finding}; held-out AUC "
                 f"{event.trial.patch_auc:.3f}; trained in {event.trial.seconds:.0f} s"
             )
-            result = put_together(name, epochs, project, found)
+            result = put_together(project, config, found)
             keep(result)
     return result
 
 
-def put_together(name: str, epochs: int, project: Project, found: Sequence[Found]) -> dict[str, Any]:
+def put_together(project: Project, config: TrainConfig, found: Sequence[Found]) -> dict[str, Any]:
     """The facts, the table and all runs, as far as they are known."""
     chance = {name: _mean(_known([one.by_chance.get(name) for one in found])) for name in found[0].by_chance}
     return {
-        "set": name,
-        "epochs": epochs,
+        "set": project.folder.name,
+        "epochs": config.epochs,
         "seeds": len({one.seed for one in found}),
         "patients": len({slide.group for slide in project.cohort}),
         "slides": len(project.cohort),
@@ -256,19 +250,23 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--patients", type=int, help="so many slides, drawn at random; all when left out")
+    parser.add_argument("--most", type=int, help="at most so many pictures of each class of a slide")
+    parser.add_argument("--shown-px", type=int, help="side that each picture is brought to")
+    parser.add_argument("--cell-px", type=int, help="side of the patches that are cut from it")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--quick", action="store_true", help="a few slides, one epoch, two seeds")
     chosen = parser.parse_args()
     if chosen.quick:
         chosen.seeds, chosen.epochs, chosen.patients, chosen.variants = 2, 1, QUICK_PATIENTS, QUICK_VARIANTS
+    recipe = RECIPES[SETS[chosen.set]]
+    asked = {"shown_px": chosen.shown_px, "cell_px": chosen.cell_px, "most": chosen.most}
+    recipe = replace(recipe, **{field: value for field, value in asked.items() if value is not None})
+    os.environ.setdefault(FOLDER_VARIABLE, str(chosen.work / "cache"))
     result = run(
-        chosen.set,
-        chosen.patches,
-        chosen.work,
+        set_up(chosen.set, recipe, chosen.patches, chosen.work, chosen.patients),
+        settings(recipe, chosen.epochs or EPOCHS[chosen.set]),
         chosen.variants.split(","),
         seeds=chosen.seeds,
-        epochs=chosen.epochs,
-        patients=chosen.patients,
         tell=lambda line: print(line, flush=True),
         keep=lambda known: atomic_write_text(chosen.json, json.dumps(known, indent=2)) if chosen.json else None,
     )

@@ -173,7 +173,16 @@ def table_text(result: Comparison) -> str:
     ]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join([*text, *([result.warning] if result.warning else [])])
+    return "\n".join([*text, *_about_leaky(result.rows), *([result.warning] if result.warning else [])])
+
+
+def _about_leaky(rows: Sequence[Row]) -> list[str]:
+    names = [row.variant for row in rows if LEAKY in row.variant.split("+")]
+    if not names:
+        return []
+    return [
+        f"{', '.join(names)}: random patches of the same slides held out, so its AUC flatters; the difference is the leak."
+    ]
 
 
 def _cell(row: Row, score: str) -> str:

@@ -29,6 +29,7 @@ TITLES = {
     "held_out_auc": "AUC on held-out slides",
     "generalization_gap": "Lost on held-out slides",
     "leakage_gap": "What a random patch split would have promised on top",
+    "leakage_by_training": "What a random patch split did promise on top",
     "calibration_error": "Calibration error (ECE)",
     "slide_probe": "Slide named from features",
     "within_class_probe": "Slide named inside one class",

@@ -50,3 +50,30 @@ def read_held_out(run: Path, table: PatchTable) -> NDArray[np.float32]:
     except (OSError, ValueError) as error:
         raise ProjectError(f"{path}: cannot be read ({error}); delete it, and resume.") from error
     return probabilities
+
+
+def read_told(run: Path) -> tuple[NDArray[np.str_], NDArray[np.int64], NDArray[np.float32]]:
+    """Read what was written, without the patches at hand.
+
+    Returns
+    -------
+    ndarray of str, shape (P,)
+        Slide of each patch.
+    ndarray of int64, shape (P,)
+        Its class, in the order of the columns of probabilities.
+    ndarray of float32, shape (P, K)
+
+    Raises
+    ------
+    ProjectError
+        If the file is missing or damaged.
+    """
+    path = run / NAME
+    try:
+        head, *rows = list(csv.reader(path.read_text("utf-8").splitlines()))
+        classes = [name.removeprefix("p_") for name in head[4:]]
+        label = np.asarray([classes.index(row[3]) for row in rows], np.int64)
+        probabilities = np.asarray([[float(p) for p in row[4:]] for row in rows], np.float32)
+        return np.asarray([row[0] for row in rows], np.str_), label, probabilities.reshape(len(rows), len(classes))
+    except (OSError, ValueError, IndexError) as error:
+        raise ProjectError(f"{path}: cannot be read ({error}); delete it, and resume the comparison.") from error

@@ -15,11 +15,17 @@ from napari_slidecorr.events import Event, Notice
 from napari_slidecorr.model_spec import ModelSpec
 from napari_slidecorr.project import MODEL_FILE, Project
 from napari_slidecorr.settings import from_json
+from napari_slidecorr.trained_leakage import leakage_by_training
 
 if TYPE_CHECKING:
     from napari_slidecorr.learning.diagnosing import Subject
     from napari_slidecorr.learning.models import PatchClassifier
     from napari_slidecorr.patches import PatchTable
+
+LEAKY_RUN = (
+    "patches of every slide took part in its training (a leaky split), so nothing is held out to judge it by; its slides are "
+    "all looked at as training slides."
+)
 
 
 def diagnose_run(
@@ -92,6 +98,8 @@ def _diagnose(
     if gone:
         message = f"{', '.join(gone)}: no longer in the project, so not looked at."
         yield Notice(phase="Preparing", message=message, warning=True)
+    if spec.split == "patches":
+        yield Notice(phase="Preparing", message=f"{run.name}: {LEAKY_RUN}", warning=True)
     limit = per_slide or diagnosing.PER_SLIDE
     events: Any = diagnosing.diagnose(subject, cache=FeatureCache(), device=device, per_slide=limit, seed=seed)
     with closing(events):
@@ -105,14 +113,16 @@ def _subject(project: Project, run: Path, spec: ModelSpec, settings: dict[str, A
     from napari_slidecorr.learning.diagnosing import Subject
 
     table = _table(project, spec, settings)
-    sides = spec.train_slides, spec.validation_slides
+    leaky = spec.split == "patches"
+    sides = spec.train_slides, () if leaky else spec.validation_slides
     gone = [slide for side in sides for slide in side if slide not in table.slides]
     seen, unseen = (table.of_slides([slide for slide in side if slide in table.slides]) for side in sides)
     start, why = _start(spec, settings)
     slides = {slide: project.slide(slide) for slide in (*seen.slides, *unseen.slides)}
     groups = {slide.id: slide.group for slide in project.cohort}
     model, spec = project.load_model(run)
-    return Subject(run.name, model, spec, seen, unseen, slides, groups, start, why), gone
+    known = () if leaky or (twice := leakage_by_training(run)) is None else (twice,)
+    return Subject(run.name, model, spec, seen, unseen, slides, groups, start, why, known), gone
 
 
 def _table(project: Project, spec: ModelSpec, settings: dict[str, Any]) -> PatchTable:

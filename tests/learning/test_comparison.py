@@ -13,12 +13,17 @@ from napari_slidecorr.comparison import Compared, TrialDone, compare, comparison
 from napari_slidecorr.comparison_table import Trial, Variant, summarize, table_text
 from napari_slidecorr.config import ScrConfig, SdaConfig
 from napari_slidecorr.errors import ConfigError, ProjectError
-from napari_slidecorr.events import BatchDone, drain
+from napari_slidecorr.events import BatchDone, Notice, drain
+from napari_slidecorr.run_diagnosis import diagnose_run
+from napari_slidecorr.trained_leakage import leakage_by_training, leaky_twin
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    return make_project(tmp_path_factory.mktemp("compared"))
+    folder = tmp_path_factory.mktemp("compared")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLIDECORR_CACHE_DIR", str(folder / "cache"))
+        yield make_project(folder)
 
 
 def test_a_variant_is_read_from_its_name():
@@ -104,11 +109,50 @@ def test_a_comparison_needs_slides_held_out(project):
         compare(project, small_config(), ["scr", "scr"])
 
 
-def test_the_leaky_variant_holds_out_patches_of_slides_that_it_trained_on(project):
-    result = drain(compare(project, small_config(), ["baseline", "baseline+leaky"], seeds=1, name="leaky"))
-    text = (project.folder / "runs" / result.trials[1].run / "config.json").read_text("utf-8")
+@pytest.fixture(scope="module")
+def leaky(project):
+    return drain(compare(project, small_config(), ["baseline", "baseline+leaky"], seeds=1, name="leaky"))
+
+
+def test_the_leaky_variant_holds_out_patches_of_slides_that_it_trained_on(project, leaky):
+    text = (project.folder / "runs" / leaky.trials[1].run / "config.json").read_text("utf-8")
     split = json.loads(text)["split"]
     assert set(split["train"]) == set(split["validation"])
+    assert "baseline+leaky: random patches of the same slides held out, so its AUC flatters" in table_text(leaky)
+
+
+def test_the_leakage_gap_by_training_is_the_difference_of_the_two_held_out_scores(project, leaky):
+    careful, careless = (project.folder / "runs" / one.run for one in leaky.trials)
+    measure = leakage_by_training(careful, draws=50)
+    assert measure.value == pytest.approx(leaky.trials[1].patch_auc - leaky.trials[0].patch_auc)
+    assert measure.low <= measure.value <= measure.high
+    assert f"{leaky.trials[1].patch_auc:.3f} with patches held out at random" in measure.note
+    assert leaky_twin(careless) is None
+    assert leakage_by_training(project.folder / "runs" / "both" / "baseline-seed0") is None
+
+
+def test_a_run_beside_its_leaky_twin_is_diagnosed_with_what_that_promised(project, leaky):
+    found = drain(diagnose_run(project, leaky.trials[0].run, device="cpu"))
+    assert found.measures["leakage_by_training"].value == pytest.approx(
+        leaky.trials[1].patch_auc - leaky.trials[0].patch_auc
+    )
+
+
+def test_a_leaky_run_is_said_to_hold_nothing_out(project, leaky):
+    events = list(diagnose_run(project, leaky.trials[1].run, device="cpu"))
+    assert any(isinstance(event, Notice) and "leaky split" in event.message for event in events)
+    found = events[-1].result
+    assert found.verdict.finding == "none"
+    assert found.measures["held_out_auc"].value is None
+    assert all(slide.seen for slide in found.slides)
+
+
+def test_what_was_held_out_and_is_damaged_is_told(tmp_path):
+    for name in ("baseline-seed0", "baseline+leaky-seed0"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "held_out.csv").write_text("slide,y,x,class,p_a,p_b\ns,0,0,c,0.1,0.9\n")
+    with pytest.raises(ProjectError, match=r"held_out\.csv: cannot be read .*delete it, and resume"):
+        leakage_by_training(tmp_path / "baseline-seed0")
 
 
 def test_the_command_prints_the_table_and_goes_on_without_options(project):

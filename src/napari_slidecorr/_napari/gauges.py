@@ -15,6 +15,7 @@ COLORS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7")
 RANGES = {
     "generalization_gap": (-0.2, 0.5),
     "leakage_gap": (-0.2, 0.5),
+    "leakage_by_training": (-0.2, 0.5),
     "same_slide_correlation": (-0.1, 0.6),
     "average_performance_drop": (-0.5, 0.1),
     "clustering_score": (-1.0, 1.0),
@@ -26,6 +27,7 @@ TIPS = {
     "held_out_auc": "How well it does on slides it has not seen. This is the number to trust.",
     "generalization_gap": "AUC lost on slides it has not seen: 0 is best.",
     "leakage_gap": "How much better a careless split, which lets patches of one slide stand on both sides, would have looked.",
+    "leakage_by_training": "The same by training the whole model twice: once with patches held out at random.",
     "calibration_error": "How far its probabilities are from how often it is right: 0 is best.",
     "slide_probe": "How often the slide can be told from its features. Above chance, the features know the slide.",
     "within_class_probe": "The same among patches of one class, where the class cannot help.",

@@ -57,6 +57,8 @@ class Subject:
         Its backbone as it was before training, for the leakage gap; None without one that can be had.
     why_no_start : str
         One sentence then.
+    known : tuple of Measure
+        What is known of it already, and told with the rest.
     """
 
     run: str
@@ -68,6 +70,7 @@ class Subject:
     groups: Mapping[str, str]
     start: PatchClassifier | None = None
     why_no_start: str = ""
+    known: tuple[Measure, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +145,8 @@ def _measures(
     subject: Subject, seen: FeatureTable, unseen: FeatureTable, cache: FeatureCache, device: str, seed: int
 ) -> Generator[Event, None, None]:
     total = panel.COUNT + 2
+    for measure in subject.known:
+        yield MeasureTaken(phase=f"Reading {measure.name.replace('_', ' ')}", done=0, total=total, measure=measure)
     for done, measure in enumerate(panel.measure(seen, unseen, seed=seed), 1):
         yield MeasureTaken(phase=f"Measuring {measure.name.replace('_', ' ')}", done=done, total=total, measure=measure)
     yield Event(phase="Tying class and slide")
