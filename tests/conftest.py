@@ -1,4 +1,9 @@
 import os
+
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # tests run side by side; threads of torch that wait burn each other's time
+
 from collections.abc import Iterator
 from pathlib import Path
 
