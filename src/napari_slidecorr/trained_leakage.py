@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_slidecorr.comparison_table import LEAKY
+from napari_slidecorr.diagnostics.drawn_auc import drawn_auc
 from napari_slidecorr.diagnostics.feature_table import Measure, bootstrap_interval, slide_weights
 from napari_slidecorr.held_out_file import NAME as HELD_OUT_NAME
 from napari_slidecorr.held_out_file import read_told
@@ -60,9 +61,4 @@ def _drawn(
     slide: NDArray[np.str_], label: NDArray[np.int64], said: NDArray[np.float32], draws: int, seed: int
 ) -> NDArray[np.float64]:
     names, index = np.unique(slide, return_inverse=True)
-    rows = [np.flatnonzero(index == number) for number in range(len(names))]
-    found = []
-    for weights in slide_weights(len(names), draws, seed):
-        taken = np.concatenate([np.repeat(own, times) for own, times in zip(rows, weights, strict=True) if times])
-        found.append(patch_auc(label[taken], said[taken]))
-    return np.asarray(found)
+    return drawn_auc(label, index, said, slide_weights(len(names), draws, seed))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from napari_slidecorr.diagnostics.clusters import clustering_score
+from napari_slidecorr.diagnostics.drawn_auc import drawn_auc
 from napari_slidecorr.diagnostics.feature_table import FeatureTable, Measure, bootstrap_interval, slide_weights
 from napari_slidecorr.diagnostics.robustness import robustness_index
 from napari_slidecorr.diagnostics.same_slide import same_slide_correlation, slide_similarity
@@ -19,6 +20,7 @@ from napari_slidecorr.diagnostics.scores import (
 from napari_slidecorr.diagnostics.shortcut import TIES, shortcut_curve
 from napari_slidecorr.diagnostics.slide_probe import GAP, parts_of, slide_probe, within_class_probe
 from napari_slidecorr.errors import CohortError, ModelError
+from napari_slidecorr.metrics import patch_auc
 
 COLUMNS = 8
 
@@ -57,7 +59,7 @@ def at(features, label, slide, place=None, groups=None):
 
 def test_a_table_of_unequal_columns_is_refused():
     table = made()
-    with pytest.raises(CohortError, match="differ in length"):
+    with pytest.raises(CohortError, match="rows; give each patch one"):
         FeatureTable(
             table.features[1:], table.label, table.slide_index, table.place, table.slides, table.classes, table.groups
         )
@@ -331,6 +333,20 @@ def test_slides_are_scored_worst_first_with_their_worst_patch():
     worst, best = slide_scores(dataclasses.replace(table, probabilities=said))
     assert (worst.slide, worst.worst, worst.accuracy) == ("slide 1", 13, 0.9)
     assert best.accuracy == 1.0
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("one_class_a_slide", [False, True])
+def test_the_auc_of_all_draws_is_that_of_drawn_patches(classes, one_class_a_slide):
+    rng = np.random.default_rng(4)
+    table = made(4, slides=5, patches=12, classes=classes, one_class_a_slide=one_class_a_slide)
+    said = rng.integers(1, 6, (len(table), classes)) / 5  # with ties
+    weights = slide_weights(5, 40, seed=1)
+    found = drawn_auc(table.label, table.slide_index, said, weights)
+    for draw, drawn in enumerate(weights):
+        rows = np.concatenate([np.repeat(np.flatnonzero(table.slide_index == s), n) for s, n in enumerate(drawn)])
+        assert found[draw] == pytest.approx(patch_auc(table.label[rows], said[rows]), nan_ok=True)
+    assert one_class_a_slide or np.isfinite(found).all()
 
 
 def test_an_auc_has_an_interval_over_slides():

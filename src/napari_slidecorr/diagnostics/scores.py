@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_slidecorr.diagnostics.drawn_auc import drawn_auc
 from napari_slidecorr.diagnostics.feature_table import FeatureTable, Measure, bootstrap_interval, slide_weights
 from napari_slidecorr.metrics import accuracy, patch_auc
 
@@ -67,12 +68,8 @@ def auc_over_slides(table: FeatureTable, name: str, *, draws: int = 1000, seed: 
     if not np.isfinite(value):
         return Measure.undefined(name, "There are patches of one class only.", table)
     slides = np.unique(table.slide_index)
-    rows = [np.flatnonzero(table.slide_index == slide) for slide in slides]
-    drawn = []
-    for weights in slide_weights(len(slides), draws, seed):
-        taken = np.concatenate([np.repeat(own, times) for own, times in zip(rows, weights, strict=True) if times])
-        drawn.append(patch_auc(table.label[taken], probabilities[taken]))
-    low, high = bootstrap_interval(np.asarray(drawn))
+    drawn = drawn_auc(table.label, table.slide_index, probabilities, slide_weights(len(slides), draws, seed))
+    low, high = bootstrap_interval(drawn)
     return Measure(name, value, low, high, 0.5, n_slides=len(slides), n_patches=len(table))
 
 

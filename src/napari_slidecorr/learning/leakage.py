@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_slidecorr.diagnostics.drawn_auc import drawn_auc
 from napari_slidecorr.diagnostics.feature_table import Measure, bootstrap_interval, slide_weights
 from napari_slidecorr.learning.heads import DEFAULT_PENALTY, fit_linear_folds
 from napari_slidecorr.learning.held_out import fold_of_rows
@@ -25,7 +26,7 @@ def leakage_gap(
     classes: int,
     *,
     folds: int = FOLDS,
-    draws: int = 200,
+    draws: int = 1000,
     seed: int = 0,
 ) -> Measure:
     """AUC of a linear head with patches dealt to folds at random, minus that with whole slides (groups) dealt to them.
@@ -88,10 +89,6 @@ def _drawn(
     draws: int,
     seed: int,
 ) -> NDArray[np.float64]:
-    slides = np.unique(slide_index[there])
-    rows = [np.flatnonzero(there & (slide_index == slide)) for slide in slides]
-    found = []
-    for weights in slide_weights(len(slides), draws, seed):
-        taken = np.concatenate([np.repeat(own, times) for own, times in zip(rows, weights, strict=True) if times])
-        found.append(patch_auc(label[taken], careless[taken]) - patch_auc(label[taken], careful[taken]))
-    return np.asarray(found)
+    weights = slide_weights(len(np.unique(slide_index[there])), draws, seed)
+    one, other = (drawn_auc(label[there], slide_index[there], said[there], weights) for said in (careless, careful))
+    return one - other
