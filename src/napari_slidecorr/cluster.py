@@ -109,7 +109,7 @@ def _check_installed() -> None:
         import distributed  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            "Several workers need dask.distributed; install it with: pip install 'napari-slidecorr[dask]'."
+            'Several workers need dask.distributed; install it with: pip install "napari-slidecorr[dask]".'
         ) from error
 
 

@@ -25,7 +25,9 @@ def srgb_converter(profile: bytes, name: str) -> Callable[[NDArray[np.uint8]], N
             ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), "RGB", "RGB"
         )
     except (OSError, ImageCms.PyCMSError) as error:
-        raise SlideError(f"{name}: its ICC profile ({len(profile):,} bytes) cannot be used ({error}).") from error
+        raise SlideError(
+            f"{name}: its ICC profile ({len(profile):,} bytes) is damaged ({error}); read it without conversion to sRGB."
+        ) from error
 
     def convert(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return np.asarray(ImageCms.applyTransform(Image.fromarray(np.ascontiguousarray(pixels)), transform))

@@ -275,7 +275,7 @@ def drain(events: Iterable[Event]) -> Any:
     """
     last = deque(events, maxlen=1)
     if not last or not hasattr(last[0], "result"):
-        raise SlideCorrError("The work ended without a result.")
+        raise SlideCorrError("The work ended without a result; start it again.")
     return last[0].result
 
 

@@ -97,7 +97,9 @@ class PredictionMap:
         if top_k is not None and top_k < 1:
             raise MapError(f"top_k is {top_k}; it must be at least 1.")
         if not self.predicted.any():
-            raise MapError(f"Map of {self.slide_id}: no patch was predicted, so the slide has no score.")
+            raise MapError(
+                f"Map of {self.slide_id}: no patch was predicted, so the slide has no score; predict it to the end."
+            )
         values = self.probabilities[:, self.predicted]
         if top_k is not None and top_k < values.shape[1]:
             values = np.partition(values, -top_k, axis=1)[:, -top_k:]

@@ -261,7 +261,7 @@ def drawn_into(
     """
     polygons = polygons_of(geometry)
     if not polygons:
-        raise RegionsError("What was drawn has no area on the slide.")
+        raise RegionsError("What was drawn has no area on the slide; draw on the slide.")
     targets = [] if effect == "new" else _targets(regions, geometry, effect, at, class_name, chosen)
     if effect == "subtract":
         if not targets:

@@ -45,7 +45,7 @@ class Transform:
         if not all(isfinite(factor) and factor > 0 for factor in self.scale):
             raise RegionsError(f"The scale is {self.scale}; give factors above 0.")
         if not all(isfinite(shift) for shift in self.offset):
-            raise RegionsError(f"The offset is {self.offset}; give level-0 pixels.")
+            raise RegionsError(f"The offset is {self.offset}; give two numbers of level-0 pixels.")
 
     @property
     def steps(self) -> int:

@@ -39,9 +39,9 @@ class Region:
 
     def __post_init__(self) -> None:
         if not isinstance(self.polygon, Polygon) or self.polygon.is_empty:
-            raise RegionsError(f"Region {self.uid}: a region is one polygon with an area.")
+            raise RegionsError(f"Region {self.uid}: it must be one outline with an area; draw it anew.")
         if not np.isfinite(np.asarray(self.polygon.exterior.coords)).all():
-            raise RegionsError(f"Region {self.uid}: a corner is not a finite number.")
+            raise RegionsError(f"Region {self.uid}: a corner is not a finite number; draw it anew.")
 
     @cached_property
     def area_px(self) -> float:
@@ -62,7 +62,7 @@ class RegionSet:
     def __post_init__(self) -> None:
         repeated = [uid for uid, count in Counter(region.uid for region in self.regions).items() if count > 1]
         if repeated:
-            raise RegionsError(f"Two regions have the same uid {repeated[0]}.")
+            raise RegionsError(f"Two regions have the same id {repeated[0]}; give each its own.")
 
     def __iter__(self) -> Iterator[Region]:
         return iter(self.regions)
@@ -94,7 +94,7 @@ def polygon_from_rings(
     """Make a polygon of (y, x) rings; a ring that crosses itself is refused with the place."""
     polygon = Polygon(list(exterior), [list(hole) for hole in holes])
     if not polygon.is_valid:
-        raise RegionsError(f"The outline is not a valid polygon: {explain_validity(polygon)} (y x).")
+        raise RegionsError(f"The outline crosses itself: {explain_validity(polygon)} (y x); draw it anew.")
     return polygon
 
 

@@ -177,7 +177,7 @@ def _members(annotation: Any) -> tuple[Any, ...]:
 def _check_value(field: SettingField, value: Any) -> None:
     if value is None:
         if not field.optional:
-            raise ConfigError(f"{field.name} must be given.")
+            raise ConfigError(f"{field.name} is missing; give it.")
         return
     if field.choices:
         if value not in field.choices:

@@ -211,7 +211,9 @@ class Slide:
 
         profile = self.icc_profile
         if profile is None:
-            raise SlideError(f"{self.path.name}: it has no ICC profile, so its colours cannot be converted to sRGB.")
+            raise SlideError(
+                f"{self.path.name}: it has no ICC profile, so its colours cannot be converted to sRGB; read them as they are."
+            )
         return srgb_converter(profile, self.path.name)
 
     def strict_levels(self) -> list[LevelView]:

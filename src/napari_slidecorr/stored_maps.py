@@ -103,7 +103,9 @@ def remove_map(project: Project, stored: StoredMap) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.move(stored.path, target)
     except OSError as error:
-        raise ProjectError(f"{stored.path.name}: cannot be moved to {folder} ({error.strerror}).") from error
+        raise ProjectError(
+            f"{stored.path.name}: cannot be moved to {folder} ({error.strerror}); free space there, or see that you may write to it."
+        ) from error
     return target
 
 

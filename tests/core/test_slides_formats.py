@@ -298,7 +298,7 @@ def test_other_zarr_pixels_are_refused(tmp_path, pixels, words):
         ({}, "no multiscales"),
         ({"multiscales": []}, "no multiscales"),
         ({"multiscales": "x"}, "no multiscales"),
-        ({"multiscales": [{"axes": ["y", "x"], "datasets": []}]}, "no datasets"),
+        ({"multiscales": [{"axes": ["y", "x"], "datasets": []}]}, "lists no levels"),
         ({"multiscales": [{"axes": ["row", "x"], "datasets": []}]}, "axes are row, x"),
         ({"multiscales": [{"axes": ["c", "y", "x"], "datasets": [{"path": "gone"}]}]}, "gone"),
         ({"multiscales": [{"axes": ["c", "y", "x"], "datasets": [7]}]}, "7"),
@@ -312,7 +312,7 @@ def test_other_zarr_groups_are_refused(tmp_path, attributes, words, version):
 
 def test_zarr_folders_that_are_none(tmp_path):
     (tmp_path / "a.zarr").mkdir()
-    assert "not a zarr folder" in refusal(tmp_path / "a.zarr")
+    assert "no OME-Zarr" in refusal(tmp_path / "a.zarr")
     (tmp_path / "a.zarr" / "zarr.json").write_text("{ not json")
     assert "metadata cannot be read" in refusal(tmp_path / "a.zarr")
     zarr.create_array(str(tmp_path / "array.zarr"), shape=(3, 4), dtype="u1")

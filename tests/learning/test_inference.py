@@ -164,7 +164,7 @@ def test_a_block_outside_of_the_map_is_refused(slide, model):
 
 
 def test_a_model_of_other_classes_is_refused(slide, model):
-    with pytest.raises(ModelError, match="3 outputs, and its spec 2 classes"):
+    with pytest.raises(ModelError, match="3 outputs for 2 classes"):
         predict(slide, model, replace(SPEC, classes=("a", "b")), CONFIG)
 
 

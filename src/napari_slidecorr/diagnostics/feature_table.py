@@ -43,7 +43,7 @@ class FeatureTable:
     def __post_init__(self) -> None:
         rows = {len(self.features), len(self.label), len(self.slide_index), len(self.place)}
         if len(rows) != 1 or len(self.groups) != len(self.slides):
-            raise CohortError(f"The columns of a feature table differ in length: {sorted(rows)} rows.")
+            raise CohortError(f"The columns of a feature table have {sorted(rows)} rows; give each patch one.")
         broken = ~np.isfinite(self.features).all(axis=1)
         if broken.any():
             slide = self.slides[self.slide_index[np.flatnonzero(broken)[0]]]

@@ -42,7 +42,7 @@ def write(
         from pyarrow import parquet
     except ImportError as error:
         raise MapError(
-            f"{path.name}: Parquet needs pyarrow; install it with: pip install 'napari-slidecorr[parquet]'."
+            f'{path.name}: Parquet needs pyarrow; install it with: pip install "napari-slidecorr[parquet]".'
         ) from error
     if taken := sorted({*PLACE, "class"} & set(prediction.classes)):
         raise MapError(

@@ -10,6 +10,7 @@ from pathlib import Path
 from napari_slidecorr.errors import SlideError
 
 _LFS_POINTER = b"version https://git-lfs"
+_LOOK = "see that its drive is connected and that you may read it"
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,14 @@ class FileState:
 def check_is_data(path: Path) -> None:
     """Raise SlideError, in one sentence, for a file that holds no slide whatever its format."""
     if path.is_dir():
-        raise SlideError(f"{path.name}: this is a folder, not a slide file.")
+        raise SlideError(f"{path.name}: this is a folder, not a slide; choose the file in it.")
     if FileState.of(path).size == 0:
         raise SlideError(f"{path.name}: the file is empty (0 bytes); copy it again.")
     try:
         with path.open("rb") as file:
             head = file.read(len(_LFS_POINTER))
     except OSError as error:
-        raise SlideError(f"{path.name}: the file cannot be read ({error.strerror}).") from error
+        raise SlideError(f"{path.name}: the file cannot be read ({error.strerror}); {_LOOK}.") from error
     if head == _LFS_POINTER:
         raise SlideError(f"{path.name}: this is a Git LFS pointer, not the slide; fetch the file with `git lfs pull`.")
 
@@ -102,7 +103,7 @@ class RawFile:
             try:
                 part = descriptor.read(missing, offset + count - missing)
             except OSError as error:
-                raise SlideError(f"{self.path.name}: reading failed ({error.strerror}).") from error
+                raise SlideError(f"{self.path.name}: reading failed ({error.strerror}); {_LOOK}.") from error
             if not part:
                 self.state.check(self.path)
                 raise SlideError(f"{self.path.name}: the file ends {missing} bytes early; copy it again.")
@@ -135,7 +136,7 @@ class RawFile:
         try:
             return _Descriptor(self.path)
         except OSError as error:
-            raise SlideError(f"{self.path.name}: the file cannot be opened ({error.strerror}).") from error
+            raise SlideError(f"{self.path.name}: the file cannot be opened ({error.strerror}); {_LOOK}.") from error
 
 
 class _Descriptor:

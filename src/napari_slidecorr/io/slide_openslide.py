@@ -77,7 +77,9 @@ class OpenSlideSource:
             raise
         except Exception as error:  # openslide has a family of errors
             self._forget()
-            raise SlideError(f"{self.path.name}: its {name} image cannot be read ({error}).") from error
+            raise SlideError(
+                f"{self.path.name}: its {name} image cannot be read ({error}); the slide itself is not touched by it."
+            ) from error
 
     def icc_profile(self) -> bytes | None:
         """See `Slide.icc_profile`."""
@@ -162,7 +164,9 @@ def _open(path: Path) -> openslide.OpenSlide:
         handle = openslide.OpenSlide(path)
         handle.set_cache(openslide.OpenSlideCache(_OWN_CACHE_BYTES))
     except Exception as error:  # openslide has a family of errors
-        raise SlideError(f"{path.name}: openslide cannot read this file ({error}).") from error
+        raise SlideError(
+            f"{path.name}: openslide cannot read this file ({error}); copy it again with all that belongs to it."
+        ) from error
     return handle
 
 

@@ -126,6 +126,6 @@ def _check_rgb(path: Path, level: tifffile.TiffPageSeries, page: Any) -> None:
     if colour != _RGB and not (colour == _YCBCR and int(page.compression) in _DECODED_TO_RGB):
         raise SlideError(
             f"{path.name}: its colours are stored as {name('PHOTOMETRIC', colour)} with compression "
-            f"{name('COMPRESSION', page.compression)}; only RGB, and YCbCr inside JPEG, can be used."
+            f"{name('COMPRESSION', page.compression)}; export it as RGB, or as YCbCr inside JPEG."
         )
     check_orientation(path, page)

@@ -189,7 +189,9 @@ def _metadata_file(path: Path) -> Path:
         raise SlideError(f"{path}: no such folder; it was moved or its drive is not connected.")
     found = next((path / name for name in _METADATA if (path / name).is_file()), None)
     if found is None:
-        raise SlideError(f"{path.name}: this is not a zarr folder; it has neither zarr.json nor .zgroup.")
+        raise SlideError(
+            f"{path.name}: this is no OME-Zarr (no zarr.json or .zgroup in it); choose the folder that ends in .zarr."
+        )
     return found
 
 
@@ -203,9 +205,11 @@ def _image(path: Path) -> tuple[Any, Mapping[str, Any]]:
             group = zarr.open_group(str(path / "0"), mode="r")
         multiscales = _ome(group).get("multiscales")
     except Exception as error:  # broken metadata raises whatever it runs into
-        raise SlideError(f"{path.name}: its zarr metadata cannot be read ({error}).") from error
+        raise SlideError(f"{path.name}: its description cannot be read ({error}); copy the folder again.") from error
     if not (isinstance(multiscales, list) and multiscales and isinstance(multiscales[0], dict)):
-        raise SlideError(f"{path.name}: this zarr group is no OME-Zarr image; it has no multiscales attribute.")
+        raise SlideError(
+            f"{path.name}: this Zarr holds no image (no multiscales in its description); choose the image's own folder."
+        )
     return group, multiscales[0]
 
 
@@ -222,7 +226,9 @@ def _axes(path: Path, multiscale: Mapping[str, Any]) -> tuple[str, dict[str, str
     entries = [axis if isinstance(axis, dict) else {"name": axis} for axis in listed]
     names = [str(entry.get("name", "?")) for entry in entries]
     if any(len(name) != 1 for name in names) or not {"y", "x"} <= set(names):
-        raise SlideError(f"{path.name}: its axes are {', '.join(names)}; y, x and c are needed.")
+        raise SlideError(
+            f"{path.name}: its axes are {', '.join(names)}; a slide has y, x and c; export it as one plane."
+        )
     return "".join(names), {str(e["name"]): str(e["unit"]) for e in entries if e.get("unit")}
 
 
@@ -234,7 +240,7 @@ def _planes(path: Path, group: Any, multiscale: Mapping[str, Any], axes: str) ->
         if not planes or plane.shape < planes[-1].shape:
             planes.append(plane)
     if not planes:
-        raise SlideError(f"{path.name}: its multiscales attribute lists no datasets.")
+        raise SlideError(f"{path.name}: its description lists no levels; export it again.")
     return planes
 
 
@@ -243,7 +249,9 @@ def _array(path: Path, group: Any, dataset: Any) -> Any:
         array = group[dataset["path"]]
         array.chunks  # noqa: B018 - a group has none
     except Exception as error:  # a missing array, a group in its place, metadata that is none
-        raise SlideError(f"{path.name}: the level {dataset!r} cannot be opened ({error}).") from error
+        raise SlideError(
+            f"{path.name}: the level {dataset!r} cannot be opened ({error}); copy the folder again."
+        ) from error
     return array
 
 
@@ -259,7 +267,7 @@ def _check_plane(path: Path, plane: _Plane) -> None:
     if array.ndim != len(axes) or array.dtype.kind not in "uif" or any(n != 1 for n in others):
         raise SlideError(_not_rgb(path, plane))
     if 0 in array.shape:
-        raise SlideError(f"{path.name}: the image is empty, its shape is {array.shape}.")
+        raise SlideError(f"{path.name}: the image is empty (shape {array.shape}); export it again.")
     if plane.tile[0] * plane.tile[1] > MAX_SEGMENT_PIXELS:
         raise SlideError(
             f"{path.name}: its chunks are {plane.tile[0]} x {plane.tile[1]}, and every read would decode a whole one; "

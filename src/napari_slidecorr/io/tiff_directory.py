@@ -49,7 +49,9 @@ def parsed(path: Path) -> Iterator[tifffile.TiffFile]:
         except SlideError:
             raise
         except Exception as error:  # a broken directory raises whatever it runs into
-            raise SlideError(f"{path.name}: this cannot be read as a TIFF slide ({words(error)}).") from error
+            raise SlideError(
+                f"{path.name}: this cannot be read as a TIFF slide ({words(error)}); copy it again."
+            ) from error
 
 
 @contextmanager
@@ -134,9 +136,7 @@ def level_pages(
         If the image is empty, or pages are missing or in another file.
     """
     if 0 in series.shape or not series.shape:
-        raise SlideError(
-            f"{path.name}: the image is empty (shape {series.shape}); writing it may have been interrupted."
-        )
+        raise SlideError(f"{path.name}: the image is empty (shape {series.shape}); export it again.")
     found: list[tuple[tifffile.TiffPageSeries, list[Any]]] = []
     for level in series.levels:
         pages = list(level.pages)
@@ -184,7 +184,7 @@ def index(path: Path, page: Any, pixel: PixelType = RGB) -> TileIndex:
         key.decode(None, 0)
     except ValueError as error:
         raise SlideError(
-            f"{path.name}: compression {name('COMPRESSION', key.compression)} cannot be decoded here."
+            f"{path.name}: compression {name('COMPRESSION', key.compression)} is not read here; export it with JPEG."
         ) from error
     planes = int(key.samplesperpixel) if int(key.planarconfig) == 2 else 1
     grid = planes, -(-shape[0] // tile[0]), -(-shape[1] // tile[1])

@@ -64,14 +64,18 @@ def icc_place(page: Any) -> tuple[int, int] | None:
 def _as_rgb(path: Path, name: str, series: tifffile.TiffPageSeries) -> NDArray[np.uint8]:
     level = series.levels[0]
     if np.prod(level.shape) > 3 * MAX_PIXELS:
-        raise SlideError(f"{path.name}: its {name} image is larger than {MAX_PIXELS:,} pixels and is not read.")
+        raise SlideError(
+            f"{path.name}: its {name} image is larger than {MAX_PIXELS:,} pixels and not read; open it elsewhere."
+        )
     pixels: NDArray[Any] = level.asarray()
     if pixels.dtype == np.uint8 and level.axes in ("YXS", "SYX", "YX"):
         pixels = pixels.transpose(1, 2, 0) if level.axes == "SYX" else pixels
         pixels = pixels[..., None] if pixels.ndim == 2 else pixels
         if pixels.shape[2] in (1, 3, 4):
             return np.ascontiguousarray(np.broadcast_to(pixels[..., :3], (*pixels.shape[:2], 3)))
-    raise SlideError(f"{path.name}: its {name} image is {level.axes} of {level.dtype} and cannot be shown.")
+    raise SlideError(
+        f"{path.name}: its {name} image is {level.axes} of {level.dtype} and not shown; open it elsewhere."
+    )
 
 
 def _scn_macro(tif: tifffile.TiffFile) -> tifffile.TiffPageSeries | None:

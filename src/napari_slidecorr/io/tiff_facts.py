@@ -46,7 +46,9 @@ def levels(tif: tifffile.TiffFile, shapes: Sequence[tuple[YX, YX]]) -> tuple[Lev
     """
     full = shapes[0][0]
     if min(n for shape, tile in shapes for n in (*shape, *tile)) < 1:
-        raise SlideError(f"{tif.filehandle.name}: a level of this TIFF has no pixels; the file is damaged.")
+        raise SlideError(
+            f"{tif.filehandle.name}: a level of this TIFF has no pixels; the file is damaged, copy it again."
+        )
     spacing = _philips_spacing(tif) if tif.is_philips else []
     if len(spacing) != len(shapes):
         return tuple(Level(shape, level_downsample(full, shape), tile) for shape, tile in shapes)

@@ -67,7 +67,9 @@ def export_onnx(run: Path, out: Path) -> Path:
     """
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ModelError(f'{" and ".join(missing)} is not installed; pip install "napari-slidecorr[onnx]".')
+        raise ModelError(
+            f'{out.name}: ONNX needs {" and ".join(missing)}; install it with: pip install "napari-slidecorr[onnx]".'
+        )
     model, spec = load_model(run)
     if spec.stain is not None:
         raise ModelError(

@@ -276,7 +276,7 @@ def _computed(work: _Work, batches: Iterator[list[_Named]], total: int) -> Gener
     if work.entry.trouble and not warned:
         yield Notice(phase="Keeping features", message=work.entry.trouble, warning=True)
     if damaged:
-        message = f"{work.slide.path.name}: {len(damaged)} of {total} patches cannot be read (first: {damaged[0]})."
+        message = f"{work.slide.path.name}: {len(damaged)} of {total} patches cannot be read (first: {damaged[0]}) Copy the slide again."
         yield Notice(phase="Features", message=message, warning=True)
 
 
@@ -290,7 +290,7 @@ def _keep(entry: FeatureEntry, pending: list[tuple[Box, NDArray[np.float16]]]) -
 def _check_damage(slide: Slide, damaged: Sequence[SlideError], total: int) -> None:
     if len(damaged) > max(32, UNREADABLE_SHARE * total) or len(damaged) == total:
         raise SlideError(
-            f"{slide.path.name}: {len(damaged)} of {total} patches cannot be read (first: {damaged[0]})."
+            f"{slide.path.name}: {len(damaged)} of {total} patches cannot be read (first: {damaged[0]}) Copy the slide again."
         ) from damaged[0]
 
 

@@ -167,7 +167,9 @@ def check_arrays(features: Numbers, labels: Labels, slide_index: Labels, classes
     sums = features.sum(axis=1, dtype=np.float32)
     if not np.isfinite(sums).all():
         row = int(np.flatnonzero(~np.isfinite(sums))[0])
-        raise ModelError(f"The features of patch {row} (slide {int(slide_index[row])}) are no finite numbers.")
+        raise ModelError(
+            f"The features of patch {row} (slide {int(slide_index[row])}) are no finite numbers; choose other weights."
+        )
 
 
 def _in_pieces(features: Numbers, classes: int, logits: Callable[[Tensor], Tensor]) -> Probabilities:

@@ -101,7 +101,7 @@ def _features(
             yield Event(phase=event.phase, done=event.done, total=event.total)
         else:
             yield event
-    raise CohortError(f"{slide.id}: its features were not computed to the end.")
+    raise CohortError(f"{slide.id}: its features were not computed to the end; start again.")
 
 
 def _joined(

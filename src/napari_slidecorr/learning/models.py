@@ -335,7 +335,7 @@ def load_weights(path: Path, model: PatchClassifier) -> None:
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path}: the weights cannot be read ({error}).") from error
+        raise ModelError(f"{path}: the weights cannot be read ({error}); copy the run again, or train anew.") from error
     _load_strictly(model, state, path)
 
 
@@ -370,7 +370,9 @@ def load_model(path: Path) -> tuple[PatchClassifier, ModelSpec]:
             raise ModelError(f"{weights_path}: not the weights that {SPEC_NAME} describes. Train again or copy both.")
         state = load(data)
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{weights_path}: the weights cannot be read ({error}).") from error
+        raise ModelError(
+            f"{weights_path}: the weights cannot be read ({error}); copy the run again, or train anew."
+        ) from error
     model = make_model(spec.backbone, len(spec.classes), weights="random")
     if spec.head != "linear":
         attach_neck(model, spec.head)

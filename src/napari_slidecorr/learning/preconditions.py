@@ -60,7 +60,7 @@ def _check_classes(table: PatchTable, side: str) -> None:
                 "more slides, draw its regions larger, or choose another seed for the split."
             )
     if len(table.classes) < 2:
-        raise CohortError("There is one class only; a classifier needs at least two.")
+        raise CohortError("There is one class only and a classifier needs two; label another.")
 
 
 def _check_batches(table: PatchTable, config: TrainConfig) -> None:
