@@ -314,7 +314,7 @@ def test_zarr_folders_that_are_none(tmp_path):
     (tmp_path / "a.zarr").mkdir()
     assert "no OME-Zarr" in refusal(tmp_path / "a.zarr")
     (tmp_path / "a.zarr" / "zarr.json").write_text("{ not json")
-    assert "metadata cannot be read" in refusal(tmp_path / "a.zarr")
+    assert "description cannot be read" in refusal(tmp_path / "a.zarr")
     zarr.create_array(str(tmp_path / "array.zarr"), shape=(3, 4), dtype="u1")
     assert "array.zarr" in refusal(tmp_path / "array.zarr")
 
