@@ -515,7 +515,7 @@ def test_train_again_starts_from_the_model_of_the_map(qtbot, shown, ends):
     predict(qtbot, shown, ends)
     qtbot.waitUntil(lambda: shown.panel.shelf.current is not None, timeout=20_000)
     click(qtbot, shown.panel.correction.train_button)
-    training = shown.viewer.window.add_plugin_dock_widget("napari-slidecorr", "Training")[1]
+    training = shown.viewer.window.dock_widgets["Training (Slide correlation)"]
     run = shown.session.project.runs()[0]
     config = training.form.read()
     assert replace(config, continue_from="") == settings_of(run)

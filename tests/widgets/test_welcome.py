@@ -259,7 +259,7 @@ def test_another_dock_without_a_project_leads_to_the_slides_dock(make_napari_vie
     offer = regions._no_project
     qtbot.waitUntil(offer.isVisible, timeout=5_000)
     click(qtbot, offer.button)
-    slides = viewer.window.dock_widgets["Slides (napari-slidecorr)"]
+    slides = viewer.window.dock_widgets["Slides (Slide correlation)"]
     assert isinstance(slides, SlidesDock)
     slides.create_project(places / "p")
     assert offer.isHidden()

@@ -9,11 +9,22 @@ from typing import Any
 from psygnal import SignalInstance
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QShowEvent
-from qtpy.QtWidgets import QComboBox, QFrame, QLabel, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QComboBox,
+    QDockWidget,
+    QFrame,
+    QLabel,
+    QMainWindow,
+    QScrollArea,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_slidecorr._napari.job import session_of, watch_closing
-from napari_slidecorr._napari.open_dock import Offer
+from napari_slidecorr._napari.open_dock import Offer, holder_of
 from napari_slidecorr._napari.owner_banner import OwnerBanner
+from napari_slidecorr._napari.parts import timer
 from napari_slidecorr.errors import SlideCorrError
 from napari_slidecorr.session import sentence
 
@@ -79,6 +90,7 @@ class Dock(QScrollArea):
         self.body.addWidget(self._no_project)
         self.listen(self.session.project_changed, self._offer_project)
         self._offer_project()
+        self._join = timer(0, self._join_tabs, self)
 
     def _offer_project(self) -> None:
         """While no project is open, lead to where one is opened."""
@@ -105,6 +117,25 @@ class Dock(QScrollArea):
         """Once it stands in a window, see that the window's closing ends the job."""
         super().showEvent(event)
         watch_closing(self.window(), self.session)
+        if self._join is not None:
+            self._join.start()
+
+    def _join_tabs(self) -> None:
+        """Become a tab beside another dock; napari's menu would pile them up, each a few lines high. Later moves stay."""
+        mine, window, self._join = holder_of(self), self.window(), None
+        if mine is None:
+            return
+        mine.setWindowTitle(type(self).__name__.removesuffix("Dock"))  # short, for the tab
+        if mine.isFloating() or not isinstance(window, QMainWindow):
+            return
+        area = window.dockWidgetArea(mine)
+        for other in window.findChildren(QDockWidget):
+            beside = other is not mine and not other.isFloating() and window.dockWidgetArea(other) == area
+            if beside and not other.isHidden() and other.findChild(Dock) is not None:
+                if mine not in window.tabifiedDockWidgets(other):
+                    window.tabifyDockWidget(other, mine)
+                mine.raise_()
+                return
 
 
 def narrow(combo: QComboBox) -> QComboBox:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QSizePolicy, QSpinBox, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QSizePolicy, QSpinBox, QVBoxLayout, QWidget
 from superqt import QLabeledDoubleSlider
 
 from napari_slidecorr._napari.dock import Dock, narrow, refill
@@ -21,8 +21,10 @@ from napari_slidecorr._napari.map_export import MapExport
 from napari_slidecorr._napari.map_layers import MAX_SPREAD, MapView
 from napari_slidecorr._napari.map_legend import MapLegend, told_score
 from napari_slidecorr._napari.map_shelf import MapShelf
+from napari_slidecorr._napari.open_dock import open_dock
 from napari_slidecorr._napari.parts import box, timer
 from napari_slidecorr._napari.stage import PAINT_MS
+from napari_slidecorr.decision import Threshold, sane
 from napari_slidecorr.errors import MapError, ProjectError
 from napari_slidecorr.events import BlockDone, CellsDone
 from napari_slidecorr.io import map_zarr
@@ -35,7 +37,11 @@ if TYPE_CHECKING:
 REFRESH_MS = 200
 """A growing map is painted at most so often; each painting uploads it to the GPU."""
 
-PLUGIN = "napari-slidecorr"
+OWN_BOUNDS = "The model's own bounds"
+OWN_BOUNDS_TIP = (
+    "A cell has a class where exactly one class reaches its bound, found on held-out slides; else it is unsure, and grey. "
+    "Without this the threshold below is the same for all classes."
+)
 ENTROPY, SPREAD = object(), object()
 """Entries of the drop-down *Show* that are no class."""
 
@@ -74,7 +80,7 @@ class MapPanel(QWidget):
         self._view: MapView | None = None
         self._painted = 0.0
         self._make_parts()
-        choices = rows(Map=self.shelf, Show=self.view_choice, Threshold=self.threshold)
+        choices = rows(Map=self.shelf, Show=self.view_choice, Unsure=self.own_bounds, Threshold=self.threshold)
         self.top_row = rows(Highest=self.top_k)
         self.map_box = box("Map", choices, self.legend, self.here, self.score, self.top_row, self.exporting)
         self.compare_box = box("Compare", self.comparison)
@@ -87,6 +93,8 @@ class MapPanel(QWidget):
 
     def _make_parts(self) -> None:
         self.view_choice = narrow(QComboBox())
+        self.own_bounds = QCheckBox(OWN_BOUNDS)
+        self.own_bounds.setChecked(True)
         self.threshold = QLabeledDoubleSlider()
         self.threshold.setRange(0, 1)
         self.threshold.setSingleStep(0.05)
@@ -110,6 +118,7 @@ class MapPanel(QWidget):
     def _connect(self) -> None:
         self.view_choice.currentIndexChanged.connect(self._on_view_choice)
         self.threshold.valueChanged.connect(self._on_threshold)
+        self.own_bounds.toggled.connect(self._on_threshold)
         self.top_k.valueChanged.connect(self._tell_score)
         self.legend.alpha_changed.connect(self._on_alpha)
         self.shelf.chosen.connect(self._on_chosen)
@@ -249,9 +258,7 @@ class MapPanel(QWidget):
         if stored is None or not stored.run:
             raise MapError("The project does not have the training of this map's model any more; start a new one.")
         run = self._session.require_project().folder / "runs" / stored.run
-        dock, _ = self._viewer.window.add_plugin_dock_widget(PLUGIN, "Training", tabify=True)
-        dock.show()
-        dock.raise_()
+        open_dock(self._viewer, "Training")
         self._session.continue_from.emit(run)
 
     # -- the map in view ----------------------------------------------------------------------------------------------
@@ -302,7 +309,7 @@ class MapPanel(QWidget):
         project, shown = self._session.project, self._shown
         whole = shown is not None and shown.complete
         what = (project, shown.path, shown.prediction.slide_id) if project is not None and shown and whole else None
-        self.exporting.offer(what, self.threshold.value)
+        self.exporting.offer(what, self.needed)
         others = [one for one in self.shelf.stored if shown is not None and one.path != shown.path]
         self.comparison.offer(self._view, project.colors if project is not None else {}, others)
         self.compare_box.setVisible(self._view is not None and bool(others))
@@ -316,11 +323,27 @@ class MapPanel(QWidget):
             else:
                 self._view.show_class(chosen)
             self._tell_legend()
-        self.threshold.setEnabled(chosen is None)
+        self._offer_bounds()
+
+    def needed(self) -> Threshold:
+        """What a class must reach to be shown and exported: None for the model's own bounds."""
+        has = self._shown is not None and bool(self._shown.prediction.bounds)
+        value = float(self.threshold.value())
+        return None if self.own_bounds.isChecked() and (has or not value) else value
+
+    def _offer_bounds(self) -> None:
+        """Offer what the map in view knows: maps of models without bounds have the slider alone."""
+        shown, shows_classes = self._shown, self.view_choice.currentData() is None
+        bounds = dict(zip(shown.prediction.classes, sane(shown.prediction.bounds), strict=False)) if shown else {}
+        told = ", ".join(f"{name} {bound:.2f}" for name, bound in bounds.items())
+        self.own_bounds.setToolTip(f"{OWN_BOUNDS_TIP} {told}".strip())
+        self.own_bounds.setEnabled(bool(bounds) and shows_classes)
+        self.threshold.setEnabled(shows_classes and not (bounds and self.own_bounds.isChecked()))
 
     def _on_threshold(self) -> None:
+        self._offer_bounds()
         if self._view is not None:
-            self._view.set_threshold(self.threshold.value())
+            self._view.set_threshold(self.needed())
             self.comparison.follow()
             self._tell_legend()
 
@@ -346,7 +369,7 @@ class MapPanel(QWidget):
             return
         chosen = self.view_choice.currentData()
         if chosen is None:
-            colors, threshold = self._session.require_project().colors, self.threshold.value()
+            colors, threshold = self._session.require_project().colors, self.needed()
             prediction, areas = self._shown.prediction, self._shown.complete
             self.legend.show_classes(prediction, colors, threshold, with_areas=areas)
             return

@@ -4,20 +4,40 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from qtpy.QtWidgets import QFrame, QLabel, QSizePolicy, QVBoxLayout
+from npe2 import PluginManager
+from qtpy.QtWidgets import QDockWidget, QFrame, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_slidecorr._napari.parts import button
 
-PLUGIN = "napari-slidecorr"
+PLUGIN, DISPLAY_NAME = "napari-slidecorr", "Slide correlation"
 DockName = Literal["Slides", "Regions", "Training", "Prediction", "Diagnostics"]
 
 
 def open_dock(viewer: Any, name: DockName) -> Any:
-    """Open a dock beside the others, or bring the open one to the front; gives its window."""
-    window, _ = viewer.window.add_plugin_dock_widget(PLUGIN, name, tabify=True)
-    window.show()
-    window.raise_()
+    """Open a dock beside the others, or bring the open one to the front; gives its window.
+
+    It gets the name that napari's menu gives it, which else would open a second one.
+    """
+    names = (f"{name} ({DISPLAY_NAME})", f"{name} ({PLUGIN})")
+    opened = viewer.window.dock_widgets
+    content = next((opened[each] for each in names if each in opened), None)
+    if content is None:
+        make = PluginManager.instance().commands.get(f"{PLUGIN}.{name.lower()}")
+        content = make(viewer)
+        viewer.window.add_dock_widget(content, name=names[0], tabify=True)
+    window = holder_of(content)
+    if window is not None:
+        window.show()
+        window.raise_()
     return window
+
+
+def holder_of(content: QWidget) -> QDockWidget | None:
+    """Give the dock widget that a content stands in."""
+    holder = content.parentWidget()
+    while holder is not None and not isinstance(holder, QDockWidget):
+        holder = holder.parentWidget()
+    return holder
 
 
 class Offer(QFrame):
