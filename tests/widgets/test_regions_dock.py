@@ -78,7 +78,7 @@ def test_tally_counts_and_measures():
     regions = RegionSet((square(0, 0, 1000), square(0, 2000, 1000), square(0, 0, 500, B)))
     assert tally(regions, (0.5, 0.5), "g").amounts == {A: Amount(2, mm2=0.5), B: Amount(1, mm2=0.0625)}
     assert tally(regions, None, "g").amounts[A] == Amount(2, megapixels=2.0)
-    assert str(Amount(2, mm2=0.5) + Amount(1, megapixels=2.0)) == "3: 0.500 mm² + 2.00 Mpx"
+    assert str(Amount(2, mm2=0.5) + Amount(1, megapixels=2.0)) == "3: 0.50 mm² + 2.00 Mpx"
 
 
 @pytest.mark.parametrize(

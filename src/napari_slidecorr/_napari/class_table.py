@@ -41,7 +41,7 @@ class Amount:
     def __str__(self) -> str:
         if not self.regions:
             return "-"
-        areas = [f"{self.mm2:.{2 if self.mm2 >= 1 else 3}f} mm²"] if self.mm2 else []
+        areas = [f"{self.mm2:.{2 if self.mm2 >= 0.1 else 3}f} mm²"] if self.mm2 else []
         areas += [f"{self.megapixels:.2f} Mpx"] if self.megapixels else []
         return f"{self.regions}: {' + '.join(areas)}"
 

@@ -42,7 +42,7 @@ WRITABLE: dict[str, tuple[RegionFormat, str]] = {
     "Aperio ImageScope XML (*.xml)": ("aperio", ".xml"),
 }
 THUMBNAIL_PX = 800
-NARROWEST_PX = 360
+NARROWEST_PX = 375
 Picture = NDArray[np.uint8] | None
 
 

@@ -56,7 +56,7 @@ class SlidesDock(Dock):
         self.errands = Errands(self)
         self._asides = Errands(self)  # nothing waits for these, so no button is disabled meanwhile
         self._damages: dict[str, list[str]] = {}
-        self.setMinimumWidth(360)
+        self.setMinimumWidth(375)
         self.welcome = Welcome(self, self._asides)
         self.body.addWidget(self.welcome)
         self._project_box()

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 COLUMNS = ("Slide", "Size (px)", "µm/px", "Group", "Regions")
 ID, SIZE, MPP, GROUP, REGIONS = range(5)
 NO_MPP = "not known - set it"
-NARROWEST, SHORTEST, TALLEST = 120, 110, 420
+NARROWEST, SHORTEST, TALLEST = 140, 110, 420
+GROUP_PX = 48
+"""The group is shortened down to this before names of slides are."""
 PICTURE_PX = 32
 UNOPENED = "cannot be opened"
 
@@ -80,6 +82,7 @@ class SlideTable(QTableWidget):
     def __init__(self) -> None:
         super().__init__(0, len(COLUMNS))
         self.ids: tuple[str, ...] = ()
+        self._unopened = False
         self.setHorizontalHeaderLabels(COLUMNS)
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
@@ -90,7 +93,8 @@ class SlideTable(QTableWidget):
         self.verticalHeader().hide()
         header = self.horizontalHeader()
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        header.setSectionResizeMode(ID, QHeaderView.ResizeMode.Interactive)
+        for column in (ID, GROUP):
+            header.setSectionResizeMode(column, QHeaderView.ResizeMode.Interactive)
         header.setMinimumSectionSize(36)
         self._fit()
         self.itemChanged.connect(self._on_changed)
@@ -99,6 +103,7 @@ class SlideTable(QTableWidget):
     def fill(self, cohort: Sequence[CohortSlide]) -> None:
         """Show slides of which only the project's file is read; `show_fact` adds the rest."""
         self.ids = tuple(slide.id for slide in cohort)
+        self._unopened = False
         self.blockSignals(True)
         self.setRowCount(len(cohort))
         for row, slide in enumerate(cohort):
@@ -109,8 +114,14 @@ class SlideTable(QTableWidget):
 
     def _fit(self) -> None:
         """As tall as its rows, within reason; more of them scroll."""
-        others = sum(self.columnWidth(column) for column in range(1, len(COLUMNS)))
-        self.setColumnWidth(ID, max(NARROWEST, self.viewport().width() - others))
+        room = self.viewport().width() - sum(self.columnWidth(column) for column in (MPP, REGIONS))
+        with_size = room - self.sizeHintForColumn(SIZE) - 12
+        narrow = with_size < NARROWEST + GROUP_PX and not self._unopened
+        self.setColumnHidden(SIZE, narrow)
+        room = room if narrow else with_size
+        group = min(max(self.sizeHintForColumn(GROUP) + 8, GROUP_PX), max(room - NARROWEST, GROUP_PX))
+        self.setColumnWidth(GROUP, group)
+        self.setColumnWidth(ID, max(NARROWEST, room - group))
         rows = sum(self.rowHeight(row) for row in range(self.rowCount()))
         bar = self.horizontalScrollBar().sizeHint().height() if self.horizontalScrollBar().maximum() else 0
         wanted = self.horizontalHeader().sizeHint().height() + rows + bar + 6
@@ -125,11 +136,14 @@ class SlideTable(QTableWidget):
         """Fill in what opening a slide told."""
         why = "\n".join(fact.trouble)
         if fact.slide is None:
+            self._unopened = True
             self.set_text(fact.slide_id, SIZE, UNOPENED, why)
             self.set_text(fact.slide_id, MPP, "", why)
         else:
             height, width = fact.slide.shape
-            self.set_text(fact.slide_id, SIZE, f"{width:,} x {height:,}", _properties(fact.slide))
+            size, properties = f"{width:,} x {height:,}", _properties(fact.slide)
+            self.set_text(fact.slide_id, SIZE, size, properties)
+            self.set_text(fact.slide_id, ID, fact.slide_id, f"{fact.slide_id}\n{size} px\n{properties}")
             self.set_text(fact.slide_id, MPP, *_mpp_text(fact.slide))
         self.show_count(fact.slide_id, fact.regions)
         self._fit()
