@@ -1,153 +1,258 @@
-"""Make the pictures of the README: a real session on sample slides, with no part of it painted by hand.
+"""Go through the tutorial in a real window, word for word, and make its pictures and those of the README.
 
 Needs a display; without one run it under a virtual one::
 
     xvfb-run -a -s "-screen 0 1600x1200x24" python docs/screenshots.py
+
+What is pressed is looked up by the words on the buttons, and at the end compared with the bold words of the tutorial: a
+step that is told and not done, or done and not told, is an error.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
+import re
+import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from napari_slidecorr._napari.torch_door import load_torch
+import numpy as np
 
-load_torch()
+sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "benchmarks")]
+from window import Window, own_home
 
-import napari  # noqa: E402 - torch comes before the first window
-from PIL import Image  # noqa: E402
-from qtpy.QtWidgets import QApplication, QDockWidget  # noqa: E402
-
-from napari_slidecorr import drain  # noqa: E402
-from napari_slidecorr.config import ScrConfig  # noqa: E402
-from napari_slidecorr.demo import DEMO_CONFIG, PREDICT_CONFIG  # noqa: E402
-from napari_slidecorr.events import JobStatus  # noqa: E402
-from napari_slidecorr.sample_data import CLASS_COLORS, SampleSlide, make_cohort  # noqa: E402
-
-IMAGES = Path(__file__).parent / "images"
-DOCKS = ("Slides", "Regions", "Training", "Prediction")
-SIZE = (1500, 950)
-CONFIG = replace(DEMO_CONFIG, objective=ScrConfig(beta=0.2))
+DOCS = Path(__file__).parent
+TUTORIAL = DOCS / "tutorial.md"
+NEW, LAST = "default-07", "default-08"
+SEVERAL_CELLS = 2
+"""A wrong area of fewer cells is not worth a lasso."""
 
 
-class Window:
-    """A viewer with the plugin's docks, and what to wait for in it."""
+class Tutorial:
+    """A person who reads the tutorial, and a camera."""
 
-    def __init__(self, out: Path) -> None:
-        self.out = out
-        self.viewer = napari.Viewer(show=True)
-        self.viewer.window._qt_window.resize(*SIZE)  # noqa: SLF001 - the public one is deprecated
-        self.docks: dict[str, Any] = {}
-        for name in DOCKS:
-            _, self.docks[name] = self.viewer.window.add_plugin_dock_widget("napari-slidecorr", name, tabify=True)
-        self.session = self.docks["Slides"].session
-        self.ends: list[Any] = []
-        self.session.job_ended.connect(self.ends.append)
+    def __init__(self, images: Path) -> None:
+        self.images = images
+        self.at = Window(images / "tutorial")
+        self.begun = time.monotonic()
+        from person import Person
 
-    def wait(self, condition: Callable[[], bool], seconds: float = 600) -> None:
-        """Let the window live until something is so."""
-        end = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > end:
-                raise TimeoutError
-            QApplication.processEvents()
-            time.sleep(0.01)
+        self.person = Person(self.at.viewer)
 
-    def rest(self, seconds: float = 1.5) -> None:
-        """Let the window live for a while."""
-        end = time.monotonic() + seconds
-        self.wait(lambda: time.monotonic() > end)
+    @property
+    def session(self) -> Any:
+        """Of all docks."""
+        return self.at.dock("Slides").session
 
-    def front(self, name: str) -> None:
-        """Bring a dock to the front."""
-        widget = self.docks[name]
-        while not isinstance(widget, QDockWidget):
-            widget = widget.parent()
-        widget.show()
-        widget.raise_()
+    def tell(self, step: str) -> None:
+        """Say how long it has taken so far."""
+        print(f"{time.monotonic() - self.begun:6.0f} s  {step}", flush=True)
 
-    def show(self, slide_id: str) -> None:
-        """Show a slide, and all of it."""
-        self.docks["Slides"].show_slide(slide_id)
-        self.wait(lambda: self.session.current_slide == slide_id)
-        self.rest(0.3)
-        self.viewer.reset_view()
+    # -- the steps ----------------------------------------------------------------------------------------------------
 
-    def finish(self) -> None:
-        """Wait for the end of a job, which must be a good one."""
-        self.wait(lambda: bool(self.ends))
-        ended = self.ends.pop()
-        if ended.status is not JobStatus.COMPLETED:
-            raise RuntimeError(f"The job {ended.status.value}: {ended.error}")
+    def slides(self) -> None:
+        """Three doors, and sample slides behind the first."""
+        dock = self.at.open("Slides")
+        self.at.rest(1)
+        self.at.shoot("1-welcome")
+        self.at.job(dock.session, lambda: self.at.press(dock, "Make sample slides"))
+        self.at.wait(lambda: self.session.current_slide is not None and len(dock.table.ids) == 8, 60)
+        self.at.rest(2)
+        self.at.shoot("2-slides")
+        self.tell("sample slides")
 
-    def shoot(self, name: str) -> None:
-        """Store what the window shows."""
-        self.rest()
-        pixels = self.viewer.screenshot(canvas_only=False, flash=False)
-        self.out.mkdir(parents=True, exist_ok=True)
-        image = Image.fromarray(pixels[..., :3]).quantize(256, method=Image.Quantize.MEDIANCUT)
-        image.save(self.out / f"{name}.png", optimize=True)
-        print(f"{name}.png")
+    def regions(self) -> None:
+        """One more region, on the first slide."""
+        at, dock = self.at, self.at.open("Regions")
+        at.viewer.reset_view()
+        at.rest(0.5)
+        at.click_row(dock.classes.table, "stroma")
+        at.press(dock, "Polygon")
+        before = len(self.desk.editor.regions)
+        self.person.polygon(*self.free_place())
+        at.wait(lambda: len(self.desk.editor.regions) > before, 10)
+        at.shoot("3-regions")
+        at.shoot("regions", folder=self.images)
+        self.tell("a region")
+
+    @property
+    def desk(self) -> Any:
+        """What the docks draw with."""
+        return self.at.dock("Slides").desk
+
+    def free_place(self) -> list[tuple[float, float]]:
+        """Corners of a polygon in known stroma in which nothing is drawn."""
+        from shapely import maximum_inscribed_circle, unary_union
+
+        drawn = unary_union([region.polygon for region in self.desk.editor.regions]).buffer(40)
+        known = unary_union([region.polygon for region in truth(self.session.current_slide).of_class("stroma")])
+        (centre, edge) = maximum_inscribed_circle(known.difference(drawn)).coords
+        radius = 0.85 * math.dist(centre, edge)
+        turns = [math.tau * step / 9 for step in range(9)]
+        return [(centre[0] + radius * math.sin(turn), centre[1] + radius * math.cos(turn)) for turn in turns]
+
+    def train(self) -> None:
+        """A fast training."""
+        at, slides = self.at, self.at.front("Slides")
+        at.wait(slides.next_step.button.isVisible, 20)
+        at.press(slides, "Open Training")
+        at.rest(1.5)
+        dock = at.dock("Training")
+        at.shoot("4-training")
+        at.job(self.session, lambda: at.press(dock, "Train"))
+        at.shoot("5-trained")
+        at.shoot("training", folder=self.images)
+        self.tell("trained")
+
+    def predict(self, slide: str, picture: str) -> None:
+        """A map of a slide that took no part in the training."""
+        at, slides = self.at, self.at.front("Slides")
+        self.show(slide)
+        if "Open Prediction" in at.said:
+            at.front("Prediction")
+        else:
+            at.press(slides, "Open Prediction")
+        dock = at.dock("Prediction")
+        at.rest(1)
+        at.job(self.session, lambda: at.press(dock, "Predict"))
+        at.viewer.reset_view()
+        at.shoot(picture)
+        self.tell(picture)
+
+    def show(self, slide: str) -> None:
+        """Choose a slide in the table and show it."""
+        dock = self.at.front("Slides")
+        self.at.click_row(dock.table, slide)
+        self.at.press(dock, "Show")
+        self.at.wait(lambda: self.session.current_slide == slide, 30)
+        self.at.rest(1)
+        self.at.viewer.reset_view()
+
+    def correct(self) -> None:
+        """Draw around what is wrong, train again, look again."""
+        at, dock = self.at, self.at.front("Prediction")
+        name, corners = self.wrong_place(dock.panel.view.prediction)
+        before = len(self.desk.editor.regions)
+        at.choose("Right class", dock.panel.correction.class_choice, name)
+        at.press(dock, "Lasso")
+        at.rest(0.5)
+        with self.person.dragging(corners):
+            at.shoot("7-wrong")
+        at.wait(lambda: len(self.desk.editor.regions) > before, 10)
+        at.press(dock, "Lasso")
+        training = at.front("Training")
+        at.rest(1)
+        at.job(self.session, lambda: at.press(training, "Train"))
+        self.tell("trained again")
+
+    def wrong_place(self, prediction: Any) -> tuple[str, list[tuple[float, float]]]:
+        """The class and the outline of the largest area that the map has wrong."""
+        from scipy import ndimage
+        from shapely import MultiPoint, contains_xy, unary_union
+
+        known, best = truth(prediction.slide_id), None
+        given = np.where(prediction.predicted, prediction.probabilities.argmax(0), -1)
+        centres = cell_centres(prediction)
+        for number, name in enumerate(prediction.classes):
+            area = unary_union([region.polygon for region in known.of_class(name)]).buffer(-60)
+            is_name = contains_xy(area, centres[..., 0], centres[..., 1])
+            parts, count = ndimage.label(is_name & (given >= 0) & (given != number))
+            for part in range(1, count + 1):
+                size = int((parts == part).sum())
+                if best is None or size > best[0]:
+                    points = MultiPoint(centres[parts == part]).convex_hull.buffer(110).intersection(area.buffer(30))
+                    best = size, name, points
+        if best is None or best[0] < SEVERAL_CELLS:
+            raise RuntimeError(f"The map of {prediction.slide_id} has nothing wrong that is worth a lasso: {best}")
+        outline = max(getattr(best[2], "geoms", [best[2]]), key=lambda part: part.area).simplify(10)
+        return best[1], list(outline.exterior.coords)
+
+    def full(self) -> None:
+        """The whole network, a few epochs."""
+        at, prediction = self.at, self.at.front("Prediction")
+        at.press(prediction, "Train again from here")
+        at.rest(1)
+        dock = at.dock("Training")
+        form = dock.form.forms["full"]
+        at.said += ["Advanced settings", "Epochs"]
+        form.fold.expand(animate=False)
+        form.edits["epochs"].write(2)
+        at.rest(0.5)
+        at.job(self.session, lambda: at.press(dock, "Train"))
+        at.shoot("9-full")
+        self.tell("trained the network")
+
+    def diagnose(self) -> None:
+        """Tissue or slide?"""
+        at, dock = self.at, self.at.open("Diagnostics")
+        at.rest(1)
+        at.job(self.session, lambda: at.press(dock, "Diagnose"))
+        at.wait(lambda: bool(dock.shown), 30)
+        at.shoot("10-diagnostics")
+        self.tell("diagnosed")
+
+    def export(self) -> None:
+        """The map for QuPath."""
+        at, dock = self.at, self.at.front("Prediction")
+        at.rest(1)
+        target = Path.home() / f"{self.session.current_slide}.geojson"
+
+        def save(dialog: Any) -> None:
+            dialog.selectFile(str(target))
+            dialog.accept()
+
+        at.dialog(save)
+        at.press(dock, "Export ...")
+        at.wait(target.is_file, 60)
+        at.rest(1)
+        at.shoot("11-export")
+        self.tell("exported")
 
 
-def begin(window: Window, folder: Path, samples: tuple[SampleSlide, ...]) -> None:
-    """Make a project of sample slides with their regions."""
-    slides, regions = window.docks["Slides"], window.docks["Regions"]
-    slides.create_project(folder / "my project")
-    for name, color in CLASS_COLORS.items():
-        regions.classes.add_class(name)
-        regions.classes.recolour_class(name, color)
-    slides.add_slides([sample.path for sample in samples])
-    window.wait(lambda: len(slides.table.ids) == len(samples) and slides.desk.editor is not None)
-    for sample in samples:
-        if not sample.held_out:
-            window.session.project.save_regions(sample.id, sample.regions)
-    window.show(samples[1].id)
-    window.show(samples[0].id)
-    window.session.slides_changed.emit()
+def cell_centres(prediction: Any) -> Any:
+    """Where the cells of a map lie, (rows, columns, 2), (y, x) in level-0 pixels."""
+    edges = (np.asarray(prediction.grid.cell_edges_px(axis)) for axis in (0, 1))
+    y, x = ((each[:-1] + each[1:]) / 2 for each in edges)
+    return np.stack(np.meshgrid(y, x, indexing="ij"), -1)
 
 
-def main(out: Path) -> None:
-    """Go the whole way once, and take a picture at each station."""
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
-        samples = drain(make_cohort(folder / "slides"))
-        window = Window(out)
-        begin(window, folder, samples)
-        window.front("Slides")
-        window.shoot("slides")
-        window.front("Regions")
-        window.docks["Regions"].draw("add_polygon")
-        window.shoot("regions")
-        window.front("Training")
-        window.docks["Training"].form.set(CONFIG)
-        window.docks["Training"].train()
-        window.finish()
-        scroll_to(window.docks["Training"], window.docks["Training"].progress.curve)
-        window.shoot("training")
-        prediction = window.docks["Prediction"]
-        prediction.form.set(PREDICT_CONFIG)
-        for sample, name in ((samples[0], "napari"), (next(s for s in samples if s.held_out), "prediction")):
-            window.show(sample.id)
-            window.front("Prediction")
-            prediction.predict()
-            window.finish()
-            window.shoot(name)
-        window.viewer.close()
+def truth(slide: str) -> Any:
+    """What a sample slide's tissue is: it is made once more, from the same seed."""
+    from napari_slidecorr.sample_data import make_slide, plan_cohort
+
+    with tempfile.TemporaryDirectory() as folder:
+        return make_slide(Path(folder) / f"{slide}.tif", plan_cohort()[slide]).truth
 
 
-def scroll_to(dock: Any, part: Any) -> None:
-    """Scroll a dock until a part of it is in view."""
-    QApplication.processEvents()
-    dock.ensureWidgetVisible(part)
+def compare(said: list[str]) -> None:
+    """See that the bold words of the tutorial are what was done, in this order."""
+    told = re.findall(r"\*\*(.+?)\*\*", TUTORIAL.read_text("utf-8").replace("\n", " "))
+    if told != said:
+        raise SystemExit(f"The tutorial says\n  {told}\nand what was done is\n  {said}")
+    print("Every bold word of the tutorial was done, in its order.")
+
+
+def main(images: Path) -> None:
+    """Go the whole way once."""
+    with tempfile.TemporaryDirectory() as made, own_home(Path(made)):
+        one = Tutorial(images)
+        one.slides()
+        one.regions()
+        one.train()
+        one.predict(LAST, "6-map")
+        one.correct()
+        one.predict(NEW, "8-next-map")
+        one.full()
+        one.diagnose()
+        one.export()
+        one.at.close()
+    compare(one.at.said)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=IMAGES, help="folder of the pictures")
-    main(parser.parse_args().out)
+    parser.add_argument("--images", type=Path, default=DOCS / "images", help="folder of the pictures")
+    main(parser.parse_args().images)
