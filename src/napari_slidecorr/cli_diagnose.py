@@ -40,10 +40,11 @@ def diagnose(
     home = project_of(runs[0])
     project = Project.open(home)
     folders = [run_named(project, None if run.resolve() == home.resolve() else run) for run in runs]
-    found = []
     for folder in folders:
         if project_of(folder).resolve() != home.resolve():
             raise ProjectError(f"{folder}: it is a run of another project than {runs[0]}; diagnose them one by one.")
+    found = []
+    for folder in folders:
         with shown(diagnose_run(project, folder, device=device, per_slide=per_slide), quiet=json) as events:
             found.append(drain(events))
     curves = {folder.name: read_run(folder).curve for folder in folders}

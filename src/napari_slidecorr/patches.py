@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -239,3 +240,12 @@ def check_trainable(table: PatchTable, regions: Mapping[str, RegionSet]) -> None
             f"Only class {present[0]!r} has patches; a classifier needs at least two. Label another class, or draw its "
             "regions larger."
         )
+
+
+def patches_sha256(*tables: PatchTable) -> str:
+    """Hash where the patches of some tables lie and what they show, in their order; 64 hex digits."""
+    digest = hashlib.sha256()
+    for table in tables:
+        for column in (table.y, table.x, table.slide_index, table.label):
+            digest.update(np.ascontiguousarray(column).tobytes())
+    return digest.hexdigest()

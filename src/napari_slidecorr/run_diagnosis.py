@@ -13,6 +13,7 @@ from napari_slidecorr.config import PatchConfig
 from napari_slidecorr.errors import CohortError, ModelError, ProjectError
 from napari_slidecorr.events import Event, Notice
 from napari_slidecorr.model_spec import ModelSpec
+from napari_slidecorr.patches import patches_sha256
 from napari_slidecorr.project import MODEL_FILE, Project
 from napari_slidecorr.settings import from_json
 from napari_slidecorr.trained_leakage import leakage_by_training
@@ -26,6 +27,7 @@ LEAKY_RUN = (
     "patches of every slide took part in its training (a leaky split), so nothing is held out to judge it by; its slides are "
     "all looked at as training slides."
 )
+CHANGED = "regions have changed since it was trained; it is judged on the patches as they are now."
 
 
 def diagnose_run(
@@ -93,13 +95,10 @@ def _diagnose(
     from napari_slidecorr.learning.feature_store import FeatureCache
 
     yield Event(phase="Reading the model")
-    settings = _settings(run)
-    subject, gone = _subject(project, run, spec, settings)
-    if gone:
-        message = f"{', '.join(gone)}: no longer in the project, so not looked at."
+    told = _told_of(run)
+    subject, gone = _subject(project, run, spec, told["settings"])
+    for message in _doubts(subject, spec, gone, told.get("patches_sha256")):
         yield Notice(phase="Preparing", message=message, warning=True)
-    if spec.split == "patches":
-        yield Notice(phase="Preparing", message=f"{run.name}: {LEAKY_RUN}", warning=True)
     limit = per_slide or diagnosing.PER_SLIDE
     events: Any = diagnosing.diagnose(subject, cache=FeatureCache(), device=device, per_slide=limit, seed=seed)
     with closing(events):
@@ -107,6 +106,16 @@ def _diagnose(
             if isinstance(event, diagnosing.Diagnosed):
                 event.result.save(run)
             yield event
+
+
+def _doubts(subject: Subject, spec: ModelSpec, gone: list[str], trained_on: str | None) -> Iterator[str]:
+    """Say in what the patches are not those of the training."""
+    if gone:
+        yield f"{', '.join(gone)}: no longer in the project or without regions, so not looked at."
+    elif spec.split == "patches":
+        yield f"{subject.run}: {LEAKY_RUN}"
+    elif trained_on is not None and patches_sha256(subject.seen, subject.unseen) != trained_on:
+        yield f"{subject.run}: {CHANGED}"
 
 
 def _subject(project: Project, run: Path, spec: ModelSpec, settings: dict[str, Any]) -> tuple[Subject, list[str]]:
@@ -153,11 +162,12 @@ def _start(spec: ModelSpec, settings: dict[str, Any]) -> tuple[PatchClassifier |
         return None, str(error)
 
 
-def _settings(run: Path) -> dict[str, Any]:
+def _told_of(run: Path) -> dict[str, Any]:
+    """What ``config.json`` says of a run."""
     path = run / "config.json"
     try:
-        settings = json.loads(path.read_text("utf-8"))["settings"]
-        settings["patches"]
+        told = dict(json.loads(path.read_text("utf-8")))
+        told["settings"]["patches"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path}: cannot be read ({error}); train the model again.") from error
-    return dict(settings)
+    return told

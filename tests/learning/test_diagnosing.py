@@ -2,23 +2,27 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
+import torch
 from small_project import make_project, small_config
 from typer.testing import CliRunner
 
 from napari_slidecorr.cli import app
-from napari_slidecorr.diagnosis_report import TITLES, told
+from napari_slidecorr.diagnosis_report import TITLES, told, write_report
 from napari_slidecorr.diagnostics import panel
 from napari_slidecorr.diagnostics.diagnosis import Diagnosis
 from napari_slidecorr.diagnostics.feature_table import Measure
 from napari_slidecorr.diagnostics.verdict import verdict
-from napari_slidecorr.errors import CohortError, ModelError, ProjectError
-from napari_slidecorr.events import drain
+from napari_slidecorr.errors import CohortError, ModelError, ProjectError, SlideError
+from napari_slidecorr.events import Notice, drain
 from napari_slidecorr.learning.diagnosing import MeasureTaken
 from napari_slidecorr.learning.leakage import leakage_gap
+from napari_slidecorr.learning.models import save_model
 from napari_slidecorr.project import Project
+from napari_slidecorr.regions import RegionSet
 from napari_slidecorr.run_diagnosis import diagnose_run
 
 
@@ -112,6 +116,112 @@ def test_a_run_of_another_project_is_refused(project, tmp_path):
     lost = CliRunner().invoke(app, ["diagnose", str(tmp_path / "nowhere")])
     assert lost.exit_code == 2
     assert "lies in no project" in lost.output
+
+
+# -- patches that are not those of the training --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def changed(project, tmp_path, monkeypatch):
+    """A copy of the project, to be damaged."""
+    monkeypatch.setenv("SLIDECORR_CACHE_DIR", str(tmp_path / "cache"))
+    shutil.copytree(project.folder, tmp_path / "project")
+    return Project.open(tmp_path / "project")
+
+
+def sides(project):
+    split = json.loads((project.folder / "runs" / "one" / "config.json").read_text("utf-8"))["split"]
+    return split["train"], split["validation"]
+
+
+def notices(project):
+    """What is said before the first measure."""
+    found = []
+    for event in diagnose_run(project, "one", device="cpu"):
+        if isinstance(event, Notice):
+            found.append(event.message)
+        if isinstance(event, MeasureTaken):
+            return found
+    raise AssertionError("no measure was taken")
+
+
+def only(project, slide, *classes):
+    """Leave the regions of some classes on a slide."""
+    kept = [region for region in project.regions(slide).regions if region.class_name in classes]
+    project.save_regions(slide, RegionSet(tuple(kept)))
+
+
+def test_patches_of_the_training_are_nothing_to_talk_about(changed):
+    assert notices(changed) == []
+
+
+def test_a_slide_that_was_taken_out_is_named(changed):
+    gone = sides(changed)[1][0]
+    changed.remove_slide(gone)
+    assert notices(changed) == [f"{gone}: no longer in the project or without regions, so not looked at."]
+
+
+def test_regions_that_were_drawn_anew_are_told(changed):
+    only(changed, sides(changed)[1][0], changed.classes[0])
+    (told,) = notices(changed)
+    assert "regions have changed since it was trained" in told
+
+
+def test_a_slide_file_that_was_moved_is_told_with_its_name(changed, tmp_path):
+    path = changed.slide(sides(changed)[0][0]).path
+    path.rename(tmp_path / path.name)
+    try:
+        with pytest.raises(SlideError, match=path.name):
+            drain(diagnose_run(changed, "one", device="cpu"))
+    finally:
+        (tmp_path / path.name).rename(path)
+
+
+def test_training_slides_without_any_region_are_told(changed):
+    for slide in sides(changed)[0]:
+        only(changed, slide)
+    with pytest.raises(CohortError, match="its training slides have no patches any more"):
+        drain(diagnose_run(changed, "one", device="cpu"))
+
+
+def test_regions_of_one_class_carry_no_verdict(changed):
+    for slide in changed.cohort:
+        only(changed, slide.id, changed.classes[0])
+    found = drain(diagnose_run(changed, "one", device="cpu"))
+    assert found.verdict.finding == "none"
+    for name in ("training_auc", "generalization_gap", "robustness_index", "average_performance_drop"):
+        assert found.measures[name].value is None
+        assert found.measures[name].reason
+    assert "one class" in found.verdict.text
+    assert found.measures["slide_probe"].value is not None
+    write_report(changed.folder / "report", [found], {})
+
+
+def test_one_slide_carries_no_verdict(changed):
+    first = sides(changed)[0][0]
+    for slide in list(changed.cohort):
+        if slide.id != first:
+            changed.remove_slide(slide.id)
+    found = drain(diagnose_run(changed, "one", device="cpu"))
+    assert found.verdict.text.startswith("No verdict: one slide is too few")
+    assert found.measures["slide_probe"].value is None
+    write_report(changed.folder / "report", [found], {})
+
+
+def test_a_model_of_weights_that_are_no_numbers_is_told(changed):
+    model, spec = changed.load_model(changed.folder / "runs" / "one")
+    with torch.no_grad():
+        next(model.backbone.parameters()).fill_(float("nan"))
+    save_model(changed.folder / "runs" / "one", model, spec)
+    with pytest.raises(ModelError, match=r"gives features that are no finite numbers for patch .*Choose other weights"):
+        drain(diagnose_run(changed, "one", device="cpu"))
+
+
+def test_runs_of_two_projects_are_not_put_beside_each_other(project, changed):
+    runs = [str(one.folder / "runs" / "one") for one in (project, changed)]
+    done = CliRunner().invoke(app, ["diagnose", *runs])
+    assert done.exit_code == 2
+    assert "a run of another project" in done.output
 
 
 # -- the leakage gap ----------------------------------------------------------------------------------------------------

@@ -82,7 +82,8 @@ def verdict(measures: Mapping[str, Measure], *, one_class_a_slide: bool = False)
 def _why_none(gap: Measure | None, measures: Mapping[str, Measure]) -> str:
     slides = max((m.n_slides for m in measures.values()), default=0)
     if slides < FEWEST_SLIDES:
-        return f"No verdict: {slides} slides are too few; label at least {FEWEST_SLIDES}, of {FEWEST_SLIDES} patients."
+        few = "one slide is" if slides == 1 else f"{slides} slides are"
+        return f"No verdict: {few} too few; label at least {FEWEST_SLIDES}, of {FEWEST_SLIDES} patients."
     if gap is None or gap.value is None:
         why = gap.reason if gap is not None and gap.reason else "There are no held-out slides."
         return f"No verdict: {why} Hold slides out and train again."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from napari_slidecorr.learning.labelled import Labelled
 from napari_slidecorr.learning.model_card import CARD_NAME, model_card, slide_facts, versions
 from napari_slidecorr.learning.models import PatchClassifier, save_model
 from napari_slidecorr.model_spec import ModelSpec
-from napari_slidecorr.patches import PatchTable
+from napari_slidecorr.patches import patches_sha256
 from napari_slidecorr.runs import CONFIG_NAME, CURVE_NAME, curve_csv, write_state
 from napari_slidecorr.settings import to_json
 from napari_slidecorr.slide import Slide
@@ -121,17 +120,10 @@ def _description(job: RunFolder, labelled: Labelled) -> dict[str, Any]:
         "fast": to_json(job.config),
         "split": {"train": list(labelled.table.slides), "validation": []},
         "classes": list(labelled.table.classes),
-        "patches_sha256": _digest(labelled.table),
+        "patches_sha256": patches_sha256(labelled.table),
         "versions": versions(),
         "slides": slide_facts(used),
     }
-
-
-def _digest(table: PatchTable) -> str:
-    digest = hashlib.sha256()
-    for column in (table.y, table.x, table.slide_index, table.label):
-        digest.update(np.ascontiguousarray(column).tobytes())
-    return digest.hexdigest()
 
 
 def fine_tuning_config(config: FastConfig) -> TrainConfig:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from napari_slidecorr.config import TrainConfig
 from napari_slidecorr.errors import CohortError, TrainingError
-from napari_slidecorr.patches import PatchTable
+from napari_slidecorr.patches import PatchTable, patches_sha256
 from napari_slidecorr.runs import CONFIG_NAME
 from napari_slidecorr.settings import from_json, to_json
 from napari_slidecorr.slide import Slide
@@ -116,13 +115,5 @@ def describe_run(train_table: PatchTable, validation_table: PatchTable, config: 
         "settings": to_json(config),
         "split": {"train": list(train_table.slides), "validation": list(validation_table.slides)},
         "classes": list(train_table.classes),
-        "patches_sha256": _digest(train_table, validation_table),
+        "patches_sha256": patches_sha256(train_table, validation_table),
     }
-
-
-def _digest(*tables: PatchTable) -> str:
-    digest = hashlib.sha256()
-    for table in tables:
-        for column in (table.y, table.x, table.slide_index, table.label):
-            digest.update(np.ascontiguousarray(column).tobytes())
-    return digest.hexdigest()
