@@ -19,13 +19,13 @@ FILE = "project.json"
 Color = tuple[int, int, int]
 
 PALETTE: tuple[Color, ...] = (
-    *((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167)),
-    *((51, 34, 136), (17, 119, 51), (136, 34, 85), (153, 153, 51), (68, 170, 153), (204, 102, 119), (170, 68, 153)),
+    *((230, 159, 0), (86, 180, 233), (0, 158, 115), (0, 114, 178), (213, 94, 0), (204, 121, 167), (240, 228, 66)),
+    *((0, 0, 153), (102, 51, 0), (51, 0, 51), (51, 51, 51), (204, 255, 204), (153, 51, 102), (153, 204, 153)),
 )
-"""Okabe and Ito's colours, then Tol's muted ones: told apart with every kind of colour vision; new classes take the
-first that is free."""
+"""Okabe and Ito's colours, then seven that were taken one by one as far as can be from all before them, from grey and from
+white, for normal and for colour-blind eyes: any two differ by 10 or more (CIEDE2000). New classes take the first that is free."""
 
-IGNORE_COLOR: Color = (128, 128, 128)
+IGNORE_COLOR: Color = (190, 190, 190)
 
 
 Stamp = tuple[int, int, int]

@@ -79,7 +79,7 @@ def test_what_is_made_can_be_opened(tmp_path):
     found = Project.open(tmp_path / "deep" / "project")
     assert found.cohort == made.cohort == (CohortSlide("a", str(tmp_path / "a.tif"), "Jane", (0.5, 0.25)),)
     assert found.classes == ("Größe µ", "Tumor")
-    assert found.colors == made.colors == {"Größe µ": PALETTE[1], "Tumor": (1, 2, 3), IGNORE: (128, 128, 128)}
+    assert found.colors == made.colors == {"Größe µ": PALETTE[1], "Tumor": (1, 2, 3), IGNORE: (190, 190, 190)}
     assert found.slide("a").mpp == (0.5, 0.25)
 
 
@@ -306,7 +306,7 @@ def test_import_takes_the_colours_of_new_classes_only(project, tmp_path):
     regions = RegionSet((Region("pink", box(0, 0, 9, 9)), Region("new", box(0, 0, 9, 9))))
     write_regions(tmp_path / "b.geojson", regions, colors={"pink": (1, 1, 1), "new": (2, 2, 2)})
     project.import_regions("a", tmp_path / "b.geojson")
-    assert project.colors == {"pink": PALETTE[0], "violet": PALETTE[1], "new": (2, 2, 2), IGNORE: (128, 128, 128)}
+    assert project.colors == {"pink": PALETTE[0], "violet": PALETTE[1], "new": (2, 2, 2), IGNORE: (190, 190, 190)}
 
 
 # -- patches -----------------------------------------------------------------------------------------------------------
