@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from napari_slidecorr.cli_output import print_result, told_in_one_sentence
+from napari_slidecorr.decision import Threshold
 from napari_slidecorr.errors import ConfigError, MapError
 
 if TYPE_CHECKING:
@@ -30,8 +31,14 @@ def export(
         str | None, typer.Option("--slide", help="A slide's id, as `slidecorr info PROJECT` lists them.")
     ] = None,
     threshold: Annotated[
-        float, typer.Option(min=0, max=1, help="Patches whose best class has a lower probability get no class.")
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Patches whose best class has a lower probability get no class; left out: the model's own bounds, where it "
+            "has them.",
+        ),
+    ] = None,
     smooth_um: Annotated[
         float, typer.Option(min=0, help="How far outlines (.geojson) may be moved to be smooth, in micrometres.")
     ] = 0.0,
@@ -60,7 +67,7 @@ def export(
     print_result({"map": path, "out": out}, f"{path} -> {out}", json=json)
 
 
-def _qupath(source: Project | Path, out: Path, threshold: float, smooth_um: float, *, json: bool) -> None:
+def _qupath(source: Project | Path, out: Path, threshold: Threshold, smooth_um: float, *, json: bool) -> None:
     from napari_slidecorr.cli_progress import shown
     from napari_slidecorr.events import drain
     from napari_slidecorr.qupath_folder import README, export_qupath

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_slidecorr.decision import Threshold
 from napari_slidecorr.geometry import YX
 from napari_slidecorr.prediction_map import PredictionMap
 from napari_slidecorr.slide import Slide
@@ -47,7 +48,7 @@ _FONT_PX = 20
 _FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial.ttf", "arial.ttf")
 
 
-def class_index(prediction: PredictionMap, shape: YX, pixel_px: float, threshold: float = 0.0) -> Pixels:
+def class_index(prediction: PredictionMap, shape: YX, pixel_px: float, threshold: Threshold = None) -> Pixels:
     """Give the class map as seen by a picture of the slide.
 
     Parameters
@@ -108,7 +109,7 @@ class ScaleBar:
 
 
 def draw_map(
-    prediction: PredictionMap, colors: Mapping[str, Color], *, threshold: float = 0.0, slide: Slide | None = None
+    prediction: PredictionMap, colors: Mapping[str, Color], *, threshold: Threshold = None, slide: Slide | None = None
 ) -> Image:
     """Draw a map with scale bar and legend; over the slide when there is one, else on white.
 
@@ -116,8 +117,8 @@ def draw_map(
     ----------
     colors : mapping of class to (r, g, b)
         A class without gets one of `FALLBACK`.
-    threshold : float
-        Cells whose best class has a lower probability are drawn grey.
+    threshold : float or None
+        Cells whose best class has a lower probability are drawn grey; None: the model's own bounds.
     """
     from PIL import Image
 
@@ -169,7 +170,7 @@ def _draw_bar(draw: ImageDraw, font: Any, bar: ScaleBar, top: int) -> None:
     draw.text((_MARGIN + round(bar.length) + 12, top), bar.text, "black", font)
 
 
-def _entries(prediction: PredictionMap, colors: Mapping[str, Color], threshold: float) -> list[tuple[str, Color]]:
+def _entries(prediction: PredictionMap, colors: Mapping[str, Color], threshold: Threshold) -> list[tuple[str, Color]]:
     """The legend: classes with their share and area, and what no class reaches."""
     areas = prediction.area_mm2(threshold)
     class_map, predicted = prediction.class_map(threshold), max(1, int(prediction.predicted.sum()))
@@ -179,6 +180,5 @@ def _entries(prediction: PredictionMap, colors: Mapping[str, Color], threshold: 
         area = f", {areas[name]:.3g} mm2" if areas else ""
         entries.append((f"{name}: {share} of the tissue{area}", color))
     unsure = np.count_nonzero(prediction.unsure(threshold))
-    return entries + [(f"{UNSURE} of {threshold:g}: {unsure / predicted:.1%} of the tissue", UNSURE_COLOR)] * bool(
-        unsure
-    )
+    what = "the model is unsure" if threshold is None else f"{UNSURE} of {threshold:g}"
+    return entries + [(f"{what}: {unsure / predicted:.1%} of the tissue", UNSURE_COLOR)] * bool(unsure)

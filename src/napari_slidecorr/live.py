@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_slidecorr.decision import decide
 from napari_slidecorr.errors import CohortError, SlideCorrError
 from napari_slidecorr.events import Event, Interrupted, Notice, interruptible
 from napari_slidecorr.fast_config import FastConfig
@@ -47,15 +48,13 @@ PIECE = 8192
 """Cells that are painted at once."""
 
 CALM_S = 0.7
-"""Regions count as settled when they have not changed for so long: then there is time to judge and to suggest."""
+"""Regions count as settled when they have not changed for so long and the mouse stands still: then there is time to judge and to
+suggest."""
 
 REFIT_S = 1.5
 """While features of labelled cells are still being computed, a head is fitted to those there are this often."""
 
 MOST_FOLDS = 10
-LEAST_BOUND = 0.5
-"""Over the number of classes: a class below this share of chance is not the answer. While labels are few, a handful of patches
-that no head gets right would else let every class in everywhere, and all of the map would be unsure."""
 
 INNER_TISSUE = 0.8
 """Cells with less tissue than this are on a rim, and teach little."""
@@ -167,7 +166,7 @@ class LiveStudy:
 
     def _ready(self) -> Extractor:
         if self.extractor is None:
-            raise CohortError("Live training has not begun.")
+            raise CohortError("Live training has not begun; start it first.")
         return self.extractor
 
     # -- regions ------------------------------------------------------------------------------------------------------
@@ -210,7 +209,7 @@ class LiveStudy:
 
     @property
     def _is_calm(self) -> bool:
-        return time.monotonic() - self._changed > CALM_S
+        return time.monotonic() - self._changed > CALM_S and not self.wishes.hand_moves
 
     def _long_work(self, *, calm: bool) -> Steps | None:
         if (target := self._filling.target()) is not None:
@@ -283,8 +282,6 @@ class LiveStudy:
         slide.painted = head.look, count
 
     def _cells(self, slide: LiveSlide, head: LiveHead, rows: NDArray[np.int64], *, in_view: bool, last: bool) -> Event:
-        from napari_slidecorr.learning.abstention import decide
-
         found = head.head.predict(slide.features[rows])
         chosen = decide(found.T, head.bounds)
         number = np.where(chosen >= 0, head.used[chosen] + 1, UNSURE).astype(np.uint8)
@@ -306,6 +303,8 @@ class LiveStudy:
     # -- judging and suggesting ---------------------------------------------------------------------------------------
 
     def _unwanted(self) -> bool:
+        """Whether there are newer regions; rests while the mouse moves."""
+        self.wishes.give_way(self._version)
         return self.wishes.closed or self.wishes.version != self._version
 
     def _judge(self, head: LiveHead) -> Steps:
@@ -340,8 +339,7 @@ class LiveStudy:
             )
             return
         alike = np.zeros(len(part.label), np.int64)  # of few labels a slide with one patch would decide the bound alone
-        found_bounds = unsure_thresholds(part.label, found.probabilities, alike, self.config.unsure_error)
-        bounds = tuple(max(bound, LEAST_BOUND / len(part.used)) for bound in found_bounds)
+        bounds = unsure_thresholds(part.label, found.probabilities, alike, self.config.unsure_error)
         self.head = replace(head, judged=True, bounds=bounds, others=found.heads)
         auc = found.auc(part.label)
         yield LiveJudged(phase="Judged", version=head.version, auc=auc, slides=data.slides, warning=found.warning)

@@ -33,7 +33,7 @@ class LiveHead:
     used : ndarray, shape (K',)
         Which of the project's classes it knows.
     bounds : tuple of float
-        As `learning.abstention.decide` takes them; empty before it is judged.
+        As `decision.decide` takes them; empty before it is judged.
     others : tuple of Head
         Each without some slides.
     """

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 
 from napari_slidecorr.geometry import Box
 from napari_slidecorr.regions import RegionSet
 
 Cell = tuple[int, int]
+
+HAND_S = 0.25
+"""So long after the mouse moved somebody may be drawing, and the painting of the window needs the processor more."""
 
 
 class LiveWishes:
@@ -27,6 +31,7 @@ class LiveWishes:
         self._without: bool = False
         self._resting = False
         self._closed = False
+        self._moved = -HAND_S
         self.version = 0
 
     # -- said by the window -------------------------------------------------------------------------------------------
@@ -57,6 +62,10 @@ class LiveWishes:
             self._without = True
             self.version += 1
             self._news.notify_all()
+
+    def move(self) -> None:
+        """Say that the mouse moves over the slide."""
+        self._moved = time.monotonic()
 
     def rest(self, *, resting: bool) -> None:
         """Say whether long work is to wait, because a job needs the machine."""
@@ -103,6 +112,17 @@ class LiveWishes:
     def closed(self) -> bool:
         """Whether nothing is wanted any more."""
         return self._closed
+
+    @property
+    def hand_moves(self) -> bool:
+        """Whether the mouse moved a moment ago."""
+        return time.monotonic() - self._moved < HAND_S
+
+    def give_way(self, version: int) -> None:
+        """Return once the mouse has stood still for a moment, or at once if there are newer regions."""
+        while self.hand_moves and not self._closed and self.version == version:
+            with self._news:
+                self._news.wait(HAND_S / 4)
 
     def outdated(self, version: int, slide_id: str) -> bool:
         """Whether there are newer regions, another slide is in view, or nothing is wanted any more."""

@@ -64,7 +64,7 @@ class MapComparison:
         """The most probable class of each cell as a number that both maps share; NaN where nothing is predicted."""
         every = list(dict.fromkeys([*self.first.classes, *self.second.classes]))
         numbers = np.asarray([np.nan, *(every.index(name) for name in prediction.classes)], np.float32)
-        return np.asarray(numbers[prediction.class_map()])
+        return np.asarray(numbers[prediction.class_map(0.0)])
 
     def _at_first(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Values of the second map at the centres of the first one's cells, NaN beyond it."""

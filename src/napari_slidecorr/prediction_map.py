@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_slidecorr.decision import UNSURE, Threshold, decide
 from napari_slidecorr.errors import MapError
 from napari_slidecorr.geometry import Grid
 
@@ -27,6 +28,8 @@ class PredictionMap:
     spread : ndarray, shape (rows, columns), float32, or None
         Standard deviation, over eight orientations of the patch, of the probability of the most probable class; NaN
         where nothing was predicted. None when patches were seen in one orientation.
+    bounds : tuple of float
+        From which probability on each class may be the answer, `ModelSpec.unsure_below`; empty: the model has none.
     """
 
     probabilities: NDArray[np.float32]
@@ -35,6 +38,7 @@ class PredictionMap:
     slide_id: str
     model_id: str
     spread: NDArray[np.float32] | None = None
+    bounds: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         expected = (len(self.classes), *self.grid.shape)
@@ -44,32 +48,49 @@ class PredictionMap:
             )
         if self.spread is not None and self.spread.shape != self.grid.shape:
             raise MapError(f"Map of {self.slide_id}: spread has shape {self.spread.shape}, not {self.grid.shape}.")
+        if len(self.bounds) not in (0, len(self.classes)):
+            raise MapError(
+                f"Map of {self.slide_id}: {len(self.bounds)} bounds for {len(self.classes)} classes; give one each."
+            )
 
     @classmethod
     def empty(
-        cls, classes: tuple[str, ...], grid: Grid, slide_id: str, model_id: str, *, with_spread: bool = False
+        cls,
+        classes: tuple[str, ...],
+        grid: Grid,
+        slide_id: str,
+        model_id: str,
+        *,
+        with_spread: bool = False,
+        bounds: tuple[float, ...] = (),
     ) -> PredictionMap:
         """A map in which nothing is predicted yet."""
         spread = np.full(grid.shape, np.nan, np.float32) if with_spread else None
         values = np.full((len(classes), *grid.shape), np.nan, np.float32)
-        return cls(values, classes, grid, slide_id, model_id, spread)
+        return cls(values, classes, grid, slide_id, model_id, spread, bounds)
 
     @property
     def predicted(self) -> NDArray[np.bool_]:
         """Cells that have a prediction, shape (rows, columns)."""
         return np.asarray(np.isfinite(self.probabilities[0]))
 
-    def class_map(self, threshold: float = 0.0) -> NDArray[np.uint8]:
-        """Give the most probable class plus one of each cell, shape (rows, columns).
+    def class_map(self, threshold: Threshold = None) -> NDArray[np.uint8]:
+        """Give the class plus one of each cell, shape (rows, columns); 0 means not predicted, or unsure.
 
-        0 means not predicted, or a probability below the threshold.
+        Parameters
+        ----------
+        threshold : float or None
+            The most probable class is the answer where its probability reaches this. None: where exactly one class reaches
+            its own bound (`decision.decide`), and in a map without bounds everywhere.
         """
+        if threshold is None:
+            return np.asarray(decide(self.probabilities, self.bounds) - UNSURE, np.uint8)
         filled = np.nan_to_num(self.probabilities, nan=-1.0)
         sure = self.predicted & (filled.max(axis=0) >= threshold)
         return np.where(sure, filled.argmax(axis=0) + 1, 0).astype(np.uint8)
 
-    def unsure(self, threshold: float) -> NDArray[np.bool_]:
-        """Cells that are predicted, but no class reaches the threshold, shape (rows, columns)."""
+    def unsure(self, threshold: Threshold = None) -> NDArray[np.bool_]:
+        """Cells that are predicted and have no class in `class_map`, shape (rows, columns)."""
         return np.asarray(self.predicted & (self.class_map(threshold) == 0))
 
     def uncertainty(self) -> NDArray[np.float32]:
@@ -106,10 +127,10 @@ class PredictionMap:
         means = values.mean(axis=1, dtype=np.float64)
         return dict(zip(self.classes, means.tolist(), strict=True))
 
-    def area_mm2(self, threshold: float = 0.0) -> dict[str, float] | None:
+    def area_mm2(self, threshold: Threshold = None) -> dict[str, float] | None:
         """Area of each class in mm2, cells as drawn and cut at the slide's edge; None without mpp.
 
-        Cells whose best class has a probability below the threshold count for none.
+        Cells that have no class in `class_map` count for none.
         """
         if self.grid.mpp is None:
             return None

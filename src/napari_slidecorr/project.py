@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from napari_slidecorr import io
 from napari_slidecorr.config import PatchConfig, PredictConfig, TrainConfig
+from napari_slidecorr.decision import Threshold
 from napari_slidecorr.errors import ProjectError
 from napari_slidecorr.events import BlockDone, Event, MapBegun, Notice, Predicted
 from napari_slidecorr.geometry import Box
@@ -180,7 +181,9 @@ class Project(ProjectFolder):
         found = [path for path in (self.folder / "maps" / slide_id).glob("*.ome.zarr") if map_zarr.is_complete(path)]
         return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
 
-    def export(self, map_path: str | Path, out: str | Path, *, threshold: float = 0.0, smooth_um: float = 0.0) -> None:
+    def export(
+        self, map_path: str | Path, out: str | Path, *, threshold: Threshold = None, smooth_um: float = 0.0
+    ) -> None:
         """Write a map elsewhere, as the name says: see `io.write_map`.
 
         Raises
@@ -260,7 +263,13 @@ class Project(ProjectFolder):
         with (
             claimed(path),
             MapWriter(
-                path, *about, config.block_cells, colors=colors, slide_digest=digest, with_spread=config.orientations
+                path,
+                *about,
+                config.block_cells,
+                colors=colors,
+                slide_digest=digest,
+                with_spread=config.orientations,
+                bounds=spec.unsure_below,
             ) as writer,
         ):
             yield MapBegun(phase=f"Predict {slide.id}", begun=writer.read(), path=path)

@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from napari_slidecorr.decision import Threshold
 from napari_slidecorr.errors import MapError
 from napari_slidecorr.events import Event
 from napari_slidecorr.io import read_map, write_map, write_regions
@@ -80,7 +81,7 @@ class _Entry:
 
 
 def export_qupath(
-    source: Project | Path, out: Path, *, threshold: float = 0.0, smooth_um: float = 0.0
+    source: Project | Path, out: Path, *, threshold: Threshold = None, smooth_um: float = 0.0
 ) -> Iterator[Event]:
     """Write the newest maps and the regions of a project's slides, or one map, for QuPath.
 
@@ -90,8 +91,8 @@ def export_qupath(
         Slides without a map and without regions are left out.
     out : Path
         A folder, made if missing; files of the same names are replaced, others are left.
-    threshold : float
-        Patches whose best class has a lower probability have no class.
+    threshold : float or None
+        Patches whose best class has a lower probability have no class; None: the model's own bounds.
     smooth_um : float
         How far the outlines of classes may be moved to be smooth, in micrometres.
 
@@ -129,7 +130,7 @@ def _of_map(path: Path) -> _Entry:
 
 
 def _export(
-    entries: list[_Entry], out: Path, colors: Colors, threshold: float, smooth_um: float
+    entries: list[_Entry], out: Path, colors: Colors, threshold: Threshold, smooth_um: float
 ) -> Generator[Event, None, None]:
     for kind in ("classes", "tiles", "regions"):
         make_folder(out / kind)
@@ -144,7 +145,10 @@ def _export(
             tiles.replace(out / "tiles" / name)
         if len(entry.regions):
             write_regions(out / "regions" / name, entry.regions, colors=colors)
-    settings = f"probability of at least {threshold:g}, outlines moved by at most {smooth_um:g} um"
+    needed = (
+        "the model's own bounds, where it has them" if threshold is None else f"probability of at least {threshold:g}"
+    )
+    settings = f"{needed}, outlines moved by at most {smooth_um:g} um"
     atomic_write_text(out / SCRIPT, _script(entries, out))
     atomic_write_text(out / README, _README % {"script": SCRIPT, "settings": settings})
     ids = tuple(entry.slide for entry in entries)

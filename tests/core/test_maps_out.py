@@ -16,7 +16,7 @@ from PIL import Image
 from napari_slidecorr.errors import MapError, ProjectError
 from napari_slidecorr.figure import FALLBACK, UNSURE_COLOR, ScaleBar, class_index, draw_map
 from napari_slidecorr.geometry import Grid
-from napari_slidecorr.io import MAP_SUFFIXES, read_regions, write_map
+from napari_slidecorr.io import MAP_SUFFIXES, read_map, read_regions, write_map
 from napari_slidecorr.prediction_map import PredictionMap
 
 CLASSES = ("Tumor", "Stroma, dense")
@@ -98,6 +98,8 @@ def test_openslide_and_pillow_open_the_tiff(tmp_path):
     assert slide.dimensions == pixels.shape[:0:-1]
     found = np.asarray(slide.read_region((0, 0), 0, slide.dimensions))
     np.testing.assert_array_equal(found[..., 0], pixels[0])
+    mpp = [float(slide.properties[name]) for name in ("openslide.mpp-y", "openslide.mpp-x")]
+    assert mpp == pytest.approx([25 * 0.5, 25 * 0.25], rel=1e-6), "half a cell, where nobody reads OME's XML"
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "m.ome.tif")), pixels[0])
 
 
@@ -324,3 +326,16 @@ def test_what_is_written_is_never_held(tmp_path, suffix):
         for side in (100, 400)
     ]
     assert peaks[1] - peaks[0] < 20
+
+
+def test_exports_go_by_the_models_own_bounds_unless_told_otherwise(tmp_path):
+    own = replace(some_map(), bounds=(0.5, 0.25))
+    kept = tmp_path / "map.ome.zarr"
+    write_map(kept, own)
+    assert read_map(kept).bounds == own.bounds
+    unsure = int(own.unsure().sum())
+    assert unsure > 0
+    for threshold, empty in ((None, unsure), (0.0, 0)):
+        write_map(tmp_path / "map.csv", read_map(kept), threshold=threshold)
+        with (tmp_path / "map.csv").open(newline="") as file:
+            assert sum(not line["class"] for line in csv.DictReader(file)) == empty

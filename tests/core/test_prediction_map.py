@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -17,6 +19,17 @@ def example():
 def test_class_map_keeps_unsure_and_not_predicted_at_zero():
     assert example().class_map().tolist() == [[2, 1], [0, 2]]
     assert example().class_map(0.58).tolist() == [[2, 1], [0, 0]]
+
+
+def test_the_models_own_bounds_are_the_default_and_a_threshold_overrules_them():
+    own = replace(example(), bounds=(0.5, 0.25))
+    assert own.class_map().tolist() == [[2, 0], [0, 2]]
+    assert own.unsure().tolist() == [[False, True], [False, False]]
+    assert own.area_mm2() == pytest.approx({"stroma": 0.0, "tumour": 0.005})
+    for threshold in (0.0, 0.58):
+        np.testing.assert_array_equal(own.class_map(threshold), example().class_map(threshold))
+    with pytest.raises(MapError, match="bounds"):
+        replace(example(), bounds=(0.5,))
 
 
 def test_slide_score_is_the_mean_of_the_patches():

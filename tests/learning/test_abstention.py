@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from napari_slidecorr.learning.abstention import UNSURE, decide, unsure, unsure_thresholds
+from napari_slidecorr.decision import UNSURE, decide, sane, unsure
+from napari_slidecorr.learning.abstention import unsure_thresholds
 
 
 def simulated(rng, slides, each, strength=1.5):
@@ -13,15 +14,23 @@ def simulated(rng, slides, each, strength=1.5):
     return labels, np.stack([1 - tumour, tumour], axis=1), slide_index
 
 
-@pytest.mark.parametrize("error", [0.05, 0.1, 0.2])
-def test_the_true_class_is_let_in_as_often_as_promised(error):
+@pytest.mark.parametrize(("error", "strength"), [(0.05, 2.5), (0.1, 1.5), (0.2, 1.5)])
+def test_the_true_class_is_let_in_as_often_as_promised(error, strength):
     rng = np.random.default_rng(0)
     shares = []
     for _ in range(40):
-        bounds = np.asarray(unsure_thresholds(*simulated(rng, 10, 60), error))
-        labels, probabilities, _ = simulated(rng, 10, 60)
+        bounds = np.asarray(unsure_thresholds(*simulated(rng, 10, 60, strength), error))
+        labels, probabilities, _ = simulated(rng, 10, 60, strength)
         shares += [(probabilities[labels == k, k] >= bounds[k]).mean() for k in (0, 1)]
     assert np.mean(shares) >= 1 - error - 0.01
+
+
+def test_of_a_hard_class_patches_below_half_of_chance_are_given_up_and_no_others():
+    labels, probabilities, slide_index = simulated(np.random.default_rng(0), 10, 60, 1.5)
+    wide = unsure_thresholds(labels, probabilities, slide_index, 0.01)
+    assert wide == (0.25, 0.25)
+    missed = [(probabilities[labels == k, k] < 0.25).mean() for k in (0, 1)]
+    assert min(missed) > 0.01, "more than was promised, all of them below half of chance"
 
 
 def test_what_is_sure_is_more_often_right():
@@ -65,7 +74,26 @@ def test_slides_count_alike():
     )  # half of the slides, a thirtieth of patches
 
 
-def test_too_few_patches_bound_nothing():
+def test_too_few_patches_give_the_lowest_bound():
     labels, probabilities, slide_index = simulated(np.random.default_rng(0), 2, 3)
-    assert unsure_thresholds(labels, probabilities, slide_index) == (0.0, 0.0)
-    assert (decide(probabilities.T, (0.0, 0.0)) == UNSURE).all()
+    assert unsure_thresholds(labels, probabilities, slide_index) == (0.25, 0.25)
+
+
+def test_a_class_below_half_of_chance_is_never_the_answer_and_one_above_a_half_always_may_be():
+    assert sane((0.0, 0.9, 0.3)) == pytest.approx((1 / 6, 0.5, 0.3))
+    assert sane(sane((0.0, 0.9, 0.3))) == sane((0.0, 0.9, 0.3))
+    assert sane(()) == ()
+    found = decide(np.asarray([[0.1, 0.6], [0.75, 0.3], [0.15, 0.1]]), (0.0, 0.0, 0.0))
+    assert found.tolist() == [1, UNSURE]
+
+
+def test_a_few_patches_that_no_head_gets_right_do_not_turn_a_map_grey():
+    rng = np.random.default_rng(0)
+    labels, slide_index = np.repeat([0, 1, 2], 20), np.tile(np.arange(5), 12)
+    probabilities = np.full((60, 3), 0.02)
+    probabilities[np.arange(60), labels] = 0.96
+    probabilities[::6] = np.roll(probabilities[::6], 1, axis=1)  # a sixth is wrong, and surely so
+    bounds = unsure_thresholds(labels, probabilities, slide_index)
+    cells = rng.dirichlet((8, 0.5, 0.5), 1000).T
+    assert unsure(cells, bounds).mean() < 0.2
+    assert ((cells >= 0.02).sum(axis=0) != 1).mean() > 0.5, "what the bounds of those patches alone would make of it"

@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -341,3 +342,18 @@ def test_a_few_patches_that_no_head_gets_right_do_not_make_the_whole_map_unsure(
     assert min(live.study.head.bounds) >= 0.25
     shown = live.of(LiveCells)[-1].shown
     assert (shown == UNSURE).mean() < 0.5
+
+
+def test_judging_gives_way_while_the_mouse_moves_but_not_to_newer_regions(monkeypatch):
+    wishes = LiveWishes()
+    wishes.move()
+    assert wishes.hand_moves
+    wishes.give_way(wishes.version)
+    assert not wishes.hand_moves
+    now = time.monotonic()
+    monkeypatch.setattr("napari_slidecorr.live_wishes.time.monotonic", lambda: now)  # a hand that never rests
+    wishes.move()
+    version = wishes.version
+    wishes.relabel("a", None)
+    wishes.give_way(version)
+    assert wishes.hand_moves

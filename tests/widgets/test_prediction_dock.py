@@ -13,6 +13,7 @@ from napari_slidecorr._napari.dock_prediction import PredictionDock
 from napari_slidecorr._napari.layers import add_slide, find_layer
 from napari_slidecorr._napari.map_export import with_suffix
 from napari_slidecorr._napari.map_layers import UNSURE
+from napari_slidecorr._napari.map_panel import ShownMap
 from napari_slidecorr._napari.torch_door import load_torch
 from napari_slidecorr.config import CrossEntropyConfig, PatchConfig, TrainConfig
 from napari_slidecorr.events import BlockDone, CellsDone, JobStatus, MapBegun, drain
@@ -105,6 +106,25 @@ def test_the_map_grows_in_the_layers_block_by_block(qtbot, dock, ends):
     assert len(dock.session.project.maps(slide_id)) == 1
     assert "Slide score" in dock.panel.score.text()
     assert "mm²" in dock.panel.legend.text()
+
+
+def test_a_map_goes_by_the_models_own_bounds_until_somebody_prefers_a_threshold(qtbot, dock, ends, tmp_path):
+    found = predict(qtbot, dock, ends)
+    panel = dock.panel
+    assert not panel.own_bounds.isEnabled()
+    assert panel.threshold.isEnabled()
+    own = replace(found.result, bounds=(0.5, 0.1, 0.1))
+    panel.show_map(ShownMap(own, tmp_path / "own.ome.zarr", complete=True))
+    classes = find_layer(dock.viewer, "class_map", own.slide_id)
+    assert panel.own_bounds.isEnabled()
+    assert not panel.threshold.isEnabled()
+    assert panel.needed() is None
+    np.testing.assert_array_equal(classes.data == UNSURE, own.unsure())
+    assert f"{own.classes[1]} 0.17" in panel.own_bounds.toolTip(), "half of chance at least"
+    panel.own_bounds.setChecked(False)
+    panel.threshold.setValue(0.6)
+    assert panel.needed() == pytest.approx(0.6)
+    np.testing.assert_array_equal(classes.data == UNSURE, own.unsure(0.6))
 
 
 def test_class_probability_and_threshold_are_chosen_from_the_dock(qtbot, dock, ends):

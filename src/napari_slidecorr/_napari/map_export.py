@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 from napari_slidecorr import io
 from napari_slidecorr._napari.errands import Errands
 from napari_slidecorr._napari.parts import button, row
+from napari_slidecorr.decision import Threshold
 from napari_slidecorr.qupath_folder import export_qupath
 from napari_slidecorr.session import Session, sentence
 
@@ -26,6 +27,10 @@ FILTERS = {
     "The same for Python and R (*.parquet)": ".parquet",
     "Figure (*.png)": ".png",
 }
+
+
+def _own_bounds() -> None:
+    """The model's own bounds."""
 
 
 class MapExport(QWidget):
@@ -44,7 +49,7 @@ class MapExport(QWidget):
         self._tell, self._session = tell, session
         self._errands = Errands(self)
         self._map: tuple[Project, Path, str] | None = None
-        self._threshold: Callable[[], float] = lambda: 0.0
+        self._threshold: Callable[[], Threshold] = _own_bounds
         self.button = button(
             "Export ...", "Write the map for QuPath, as OME-TIFF or OME-Zarr, table or figure.", self._choose
         )
@@ -58,7 +63,7 @@ class MapExport(QWidget):
         layout.addWidget(row(self.button, self.folder_button))
         self.offer(None)
 
-    def offer(self, what: tuple[Project, Path, str] | None, threshold: Callable[[], float] = lambda: 0.0) -> None:
+    def offer(self, what: tuple[Project, Path, str] | None, threshold: Callable[[], Threshold] = _own_bounds) -> None:
         """Say what can be exported: project, path of a complete map, slide's id; None when there is none."""
         self._map, self._threshold = what, threshold
         self.button.setEnabled(what is not None)

@@ -1,7 +1,7 @@
 """A prediction map as two napari layers which can grow live: the most probable class, and one number a cell.
 
 The number is the probability of one class, or how uncertain the model is. In the class layer `UNSURE` marks cells that are
-predicted while no class reaches the threshold; what is not predicted is clear.
+predicted while the model is unsure: no class reaches the threshold, or not exactly one its own bound; what is not predicted is clear.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_slidecorr._napari.layers import KEY, UNCLASSED, Colors, Kind, find_layer
+from napari_slidecorr.decision import Threshold
 from napari_slidecorr.events import CellsDone
 from napari_slidecorr.prediction_map import PredictionMap
 
@@ -46,7 +47,9 @@ def map_frame(prediction: PredictionMap, kind: Kind) -> dict[str, Any]:
     }
 
 
-def class_layer(prediction: PredictionMap, colors: Colors, threshold: float = 0.0) -> tuple[NDArray[np.uint8], Any]:
+def class_layer(
+    prediction: PredictionMap, colors: Colors, threshold: Threshold = None
+) -> tuple[NDArray[np.uint8], Any]:
     """Give the class map, shape (rows, columns), 0 where there is none, and the arguments of ``viewer.add_labels``."""
     return shown_classes(prediction, threshold), {
         **map_frame(prediction, "class_map"),
@@ -56,8 +59,8 @@ def class_layer(prediction: PredictionMap, colors: Colors, threshold: float = 0.
     }
 
 
-def shown_classes(prediction: PredictionMap, threshold: float) -> NDArray[np.uint8]:
-    """Give the class map with `UNSURE` where no class reaches the threshold, shape (rows, columns)."""
+def shown_classes(prediction: PredictionMap, threshold: Threshold) -> NDArray[np.uint8]:
+    """Give the class map with `UNSURE` where the model is unsure, shape (rows, columns)."""
     class_map = prediction.class_map(threshold)
     class_map[prediction.predicted & (class_map == 0)] = UNSURE
     return class_map
@@ -111,7 +114,7 @@ class MapView:
     def __init__(self, viewer: ViewerModel, prediction: PredictionMap, colors: Colors) -> None:
         self.prediction = _copied(prediction)
         self._viewer, self._colors = viewer, colors
-        self._threshold = 0.0
+        self._threshold: Threshold = None
         self._alphas: dict[str, float] = {}
         self._numbers: Numbers = partial(_probability_of, prediction.classes[0])
         self._columns = slice(None)
@@ -183,8 +186,8 @@ class MapView:
             for layer in (self._classes, self._probability):
                 layer.refresh(extent=False, thumbnail=False)
 
-    def set_threshold(self, threshold: float) -> None:
-        """Leave cells out of the class map whose best probability is lower."""
+    def set_threshold(self, threshold: Threshold) -> None:
+        """Leave cells out of the class map whose best probability is lower; None: by the model's own bounds."""
         self._threshold = threshold
         self._update(slice(None), slice(None))
         self.refresh()
@@ -225,8 +228,8 @@ class MapView:
             self.refresh()
 
     @property
-    def threshold(self) -> float:
-        """Below this probability a cell is unsure."""
+    def threshold(self) -> Threshold:
+        """Below this probability a cell is unsure; None: by the model's own bounds."""
         return self._threshold
 
     def place_px(self, world: tuple[float, float]) -> tuple[float, float]:
@@ -245,7 +248,7 @@ class MapView:
             return "Not predicted here."
         order = np.argsort(-values, kind="stable")
         told = ", ".join(f"{self.prediction.classes[i]} {values[i]:.2f}" for i in order)
-        return f"Unsure: {told}" if values.max() < self._threshold else told
+        return f"Unsure: {told}" if self._whole[row, column] == UNSURE else told
 
     def _show_numbers(
         self, numbers: Numbers, what: str, colormap: str, limits: tuple[float, float] = (0.0, 1.0)

@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QGridLayout, QLabel, QSlider, QVBoxLayout, QWidget
 from napari_slidecorr._napari.layers import UNCLASSED, Colors
 from napari_slidecorr._napari.map_layers import UNSURE, UNSURE_COLOR, UNSURE_NAME, shown_classes
 from napari_slidecorr._napari.parts import row
+from napari_slidecorr.decision import Threshold
 from napari_slidecorr.prediction_map import PredictionMap
 
 FULL = 100
@@ -67,7 +68,9 @@ class MapLegend(QWidget):
         self._facts: dict[str, tuple[QLabel, QLabel, QLabel]] = {}
         self.alphas: dict[str, QSlider] = {}
 
-    def show_classes(self, prediction: PredictionMap, colors: Colors, threshold: float, *, with_areas: bool) -> None:
+    def show_classes(
+        self, prediction: PredictionMap, colors: Colors, threshold: Threshold, *, with_areas: bool
+    ) -> None:
         """Tell of the classes of a map; shares and areas only when asked, as for a map that is whole."""
         self._build((*prediction.classes, UNSURE_NAME))
         class_map, areas = shown_classes(prediction, threshold), prediction.area_mm2(threshold)

@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from napari_slidecorr.decision import Threshold
 from napari_slidecorr.errors import MapError, RegionsError, SlideError
 from napari_slidecorr.io.regions_file import RegionsFile as RegionsFile
 from napari_slidecorr.levels import PixelSource
@@ -169,7 +170,7 @@ def write_map(
     path: str | Path,
     prediction: PredictionMap,
     *,
-    threshold: float = 0.0,
+    threshold: Threshold = None,
     colors: Colors | None = None,
     slide: Slide | None = None,
     smooth_um: float = 0.0,
@@ -182,8 +183,9 @@ def write_map(
 
     Parameters
     ----------
-    threshold : float
-        Cells whose best class has a lower probability have no class; the first two kinds do not heed it.
+    threshold : float or None
+        Cells whose best class has a lower probability have no class; None: the model's own bounds. The first two
+        kinds do not heed it.
     slide : Slide, optional
         What a figure shows below the map.
     smooth_um : float

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_slidecorr.decision import Threshold
 from napari_slidecorr.io.atomic import atomic_file
 from napari_slidecorr.prediction_map import PredictionMap
 
@@ -20,13 +21,13 @@ def write(
     path: Path,
     prediction: PredictionMap,
     *,
-    threshold: float = 0.0,
+    threshold: Threshold = None,
     colors: Mapping[str, Any] | None = None,  # noqa: ARG001 - all map formats are called alike
 ) -> None:
     """Write a line for each predicted patch, row by row, whole or not at all.
 
     Columns are ``y``, ``x``, ``height``, ``width`` (the square around the patch's centre that its class stands for, as it
-    is drawn, in level-0 pixels), ``class`` (empty below the threshold), and one for each class with its probability.
+    is drawn, in level-0 pixels), ``class`` (empty where the model is unsure), and one for each class with its probability.
 
     Raises
     ------
@@ -42,7 +43,7 @@ def write(
         text.detach()
 
 
-def _lines(prediction: PredictionMap, threshold: float) -> Iterator[list[str]]:
+def _lines(prediction: PredictionMap, threshold: Threshold) -> Iterator[list[str]]:
     (y, heights), (x, widths) = (_sides(prediction.grid.cell_edges_px(axis)) for axis in (0, 1))
     class_map = prediction.class_map(threshold)
     names = ("", *prediction.classes)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from shapely import Polygon
 
 from napari_slidecorr.cell_areas import Labels, Ring, label_areas, outlines
+from napari_slidecorr.decision import Threshold
 from napari_slidecorr.errors import MapError
 from napari_slidecorr.geometry import Grid
 from napari_slidecorr.io.qupath import Color, Uids, properties_text, ring_text, texts, write_features
@@ -33,7 +34,7 @@ def write(
     path: Path,
     prediction: PredictionMap,
     *,
-    threshold: float = 0.0,
+    threshold: Threshold = None,
     colors: Mapping[str, Color] | None = None,
     smooth_um: float = 0.0,
 ) -> None:
@@ -41,8 +42,8 @@ def write(
 
     Parameters
     ----------
-    threshold : float
-        Cells whose best class has a lower probability are left out.
+    threshold : float or None
+        Cells whose best class has a lower probability are left out; None: the model's own bounds.
     colors : mapping of class to (r, g, b), optional
     smooth_um : float
         No point of an outline moves by more than this, in micrometres, when steps are made straight (Douglas and
@@ -69,10 +70,10 @@ def write(
     write_features(path, _features(prediction, threshold, colors or {}, smooth_um))
 
 
-def area_at(prediction: PredictionMap, place_px: tuple[float, float], threshold: float = 0.0) -> Polygon | None:
+def area_at(prediction: PredictionMap, place_px: tuple[float, float], threshold: Threshold = None) -> Polygon | None:
     """Give the 4-connected area of one class around a place, (y, x) level-0 pixels, as it is drawn on the slide.
 
-    Cells below the threshold count as a class of their own; None where nothing is predicted.
+    Cells that are unsure count as a class of their own; None where nothing is predicted.
     """
     from scipy import ndimage
 
@@ -89,13 +90,13 @@ def area_at(prediction: PredictionMap, place_px: tuple[float, float], threshold:
 
 
 def _features(
-    prediction: PredictionMap, threshold: float, colors: Mapping[str, Color], smooth_um: float
+    prediction: PredictionMap, threshold: Threshold, colors: Mapping[str, Color], smooth_um: float
 ) -> Iterator[str]:
     labels, counts = label_areas(prediction.class_map(threshold), len(prediction.classes))
     means, areas_mm2 = _measured(prediction, labels)
     geometries = _geometries(labels, prediction.grid, smooth_um)
     for name, count in zip(prediction.classes, counts, strict=True):
-        uid = Uids(_NAMESPACE, f"{prediction.slide_id} {prediction.model_id} {threshold} {name} ")
+        uid = Uids(_NAMESPACE, f"{prediction.slide_id} {prediction.model_id} {threshold or 0.0} {name} ")
         before, after = properties_text("annotation", name, colors.get(name))
         for number, (area, geometry) in enumerate(islice(geometries, count)):
             size = "" if areas_mm2 is None else f', "Area mm2": {areas_mm2[area]!r}'

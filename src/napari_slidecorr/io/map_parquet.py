@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_slidecorr.decision import Threshold
 from napari_slidecorr.errors import MapError
 from napari_slidecorr.io.atomic import atomic_file
 from napari_slidecorr.prediction_map import PredictionMap
@@ -21,12 +22,12 @@ def write(
     path: Path,
     prediction: PredictionMap,
     *,
-    threshold: float = 0.0,
+    threshold: Threshold = None,
     colors: Mapping[str, Any] | None = None,  # noqa: ARG001 - all map formats are called alike
 ) -> None:
     """Write a row for each predicted patch, whole or not at all.
 
-    Columns are ``y``, ``x``, ``height``, ``width`` (float64, level-0 pixels), ``class`` (text, null below the threshold)
+    Columns are ``y``, ``x``, ``height``, ``width`` (float64, level-0 pixels), ``class`` (text, null where the model is unsure)
     and one for each class with its probability (float32). The file's metadata tell ``slide_id``, ``model_id`` and, when
     the slide has one, ``mpp`` (y, x).
 
@@ -64,7 +65,7 @@ def write(
             table.write_batch(pa.record_batch(arrays, schema=schema))
 
 
-def _groups(prediction: PredictionMap, threshold: float) -> Iterator[dict[str, Any]]:
+def _groups(prediction: PredictionMap, threshold: Threshold) -> Iterator[dict[str, Any]]:
     """Walk the rows of the grid in bands; of each the columns of its predicted patches."""
     y, x = (np.asarray(prediction.grid.cell_edges_px(axis)) for axis in (0, 1))
     rows, columns = prediction.grid.shape

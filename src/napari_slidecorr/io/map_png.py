@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from napari_slidecorr.decision import Threshold
 from napari_slidecorr.figure import Color, draw_map
 from napari_slidecorr.io.atomic import atomic_file
 from napari_slidecorr.prediction_map import PredictionMap
@@ -15,7 +16,7 @@ def write(
     path: Path,
     prediction: PredictionMap,
     *,
-    threshold: float = 0.0,
+    threshold: Threshold = None,
     colors: Mapping[str, Color] | None = None,
     slide: Slide | None = None,
 ) -> None:
@@ -23,8 +24,8 @@ def write(
 
     Parameters
     ----------
-    threshold : float
-        Cells whose best class has a lower probability are drawn grey.
+    threshold : float or None
+        Cells whose best class has a lower probability are drawn grey; None: the model's own bounds.
     slide : Slide, optional
         What the map lies on; white without one.
 

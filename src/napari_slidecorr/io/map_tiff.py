@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_slidecorr.decision import Threshold
 from napari_slidecorr.geometry import YX, Grid
 from napari_slidecorr.io.atomic import atomic_file
 from napari_slidecorr.prediction_map import PredictionMap
@@ -28,7 +29,7 @@ def write(
     path: Path,
     prediction: PredictionMap,
     *,
-    threshold: float = 0.0,  # noqa: ARG001 - all map formats are called alike; this one keeps the probabilities
+    threshold: Threshold = None,  # noqa: ARG001 - all map formats are called alike; this one keeps the probabilities
     colors: Mapping[str, Color] | None = None,
 ) -> None:
     """Write the probabilities of each class, whole or not at all.
@@ -61,8 +62,17 @@ def write(
                 subifds=len(shapes) - 1 if level == 0 else None,
                 subfiletype=0 if level == 0 else 1,
                 metadata=_ome(prediction, colors or {}) if level == 0 else None,
+                **_resolution(prediction.grid, level),
                 **options,
             )
+
+
+def _resolution(grid: Grid, level: int) -> dict[str, Any]:
+    """Pixels a centimetre, (x, y), as the tags of TIFF tell it: OpenSlide and libvips do not read OME-XML."""
+    if grid.mpp is None:
+        return {}
+    y, x = (1e4 / (n * mpp * 2**level) for n, mpp in zip(pixel_px(grid), grid.mpp, strict=True))
+    return {"resolution": (x, y), "resolutionunit": "CENTIMETER"}
 
 
 def pixel_px(grid: Grid) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from napari_slidecorr.decision import Threshold
 from napari_slidecorr.io.qupath import Color, Uids, properties_text, ring_text, texts, write_features
 from napari_slidecorr.prediction_map import PredictionMap
 
@@ -19,14 +20,15 @@ _NAMESPACE = uuid.UUID("5a0f6b0b-8a35-4e02-9d0c-53c6b21b8b0e")
 
 
 def write(
-    path: Path, prediction: PredictionMap, *, threshold: float = 0.0, colors: Mapping[str, Color] | None = None
+    path: Path, prediction: PredictionMap, *, threshold: Threshold = None, colors: Mapping[str, Color] | None = None
 ) -> None:
     """Write one tile for each predicted cell, row by row, whole or not at all.
 
     Parameters
     ----------
-    threshold : float
-        Cells whose best class has a lower probability have no class; their probabilities are there all the same.
+    threshold : float or None
+        Cells whose best class has a lower probability have no class; None: the model's own
+        bounds. Their probabilities are there all the same.
     colors : mapping of class to (r, g, b), optional
 
     Raises
@@ -37,7 +39,7 @@ def write(
     write_features(path, _tiles(prediction, threshold, colors or {}))
 
 
-def _tiles(prediction: PredictionMap, threshold: float, colors: Mapping[str, Color]) -> Iterator[str]:
+def _tiles(prediction: PredictionMap, threshold: Threshold, colors: Mapping[str, Color]) -> Iterator[str]:
     grid = prediction.grid
     y, x = (texts(grid.cell_edges_px(axis)) for axis in (0, 1))
     names = ("", *prediction.classes)

@@ -18,6 +18,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_slidecorr.decision import Threshold
 from napari_slidecorr.errors import MapError
 from napari_slidecorr.events import BlockDone
 from napari_slidecorr.geometry import Grid
@@ -27,6 +28,7 @@ from napari_slidecorr.prediction_map import PredictionMap
 FORMAT = 1
 ARRAY = "0"
 SPREAD = "spread"
+BOUNDS = "unsure_below"
 _OURS = "napari_slidecorr"
 _ROOT = "zarr.json"
 _DIGEST = "slide_digest"
@@ -54,6 +56,8 @@ class MapWriter:
 
     with_spread : bool
         Keep the spread of each cell too, as an array of its own; see `PredictionMap`.
+    bounds : tuple of float
+        From which probability on each class may be the answer; a map that exists keeps its own.
 
     Raises
     ------
@@ -63,7 +67,7 @@ class MapWriter:
         If the folder cannot be written.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that a map says of itself
         self,
         path: Path,
         classes: tuple[str, ...],
@@ -75,11 +79,13 @@ class MapWriter:
         colors: Mapping[str, Color] | None = None,
         slide_digest: str = "",
         with_spread: bool = False,
+        bounds: tuple[float, ...] = (),
     ) -> None:
         self.path = path
         self._about = _about(classes, grid, slide_id, model_id, block_cells) | {
             _DIGEST: slide_digest,
             SPREAD: with_spread,
+            BOUNDS: list(bounds),
         }
         if path.exists():
             self._about["block_cells"] = _check_same(path, self._about)
@@ -185,8 +191,8 @@ def read(path: Path, *, allow_incomplete: bool = False) -> PredictionMap:
         spread = np.asarray(zarr.open_array(path / SPREAD, mode="r")[0], np.float32) if about.get(SPREAD) else None
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise MapError(f"{path.name}: the map is damaged ({error}); delete it and predict again.") from error
-    classes = tuple(about["classes"])
-    return PredictionMap(probabilities, classes, _grid(about), about["slide_id"], about["model_id"], spread)
+    classes, bounds = tuple(about["classes"]), tuple(about.get(BOUNDS, ()))
+    return PredictionMap(probabilities, classes, _grid(about), about["slide_id"], about["model_id"], spread, bounds)
 
 
 def read_block(path: Path, rows: slice, columns: slice) -> dict[str, NDArray[np.float32]]:
@@ -213,7 +219,7 @@ def write(
     path: Path,
     prediction: PredictionMap,
     *,
-    threshold: float = 0.0,  # noqa: ARG001 - all map formats are called alike; this one keeps the probabilities
+    threshold: Threshold = None,  # noqa: ARG001 - all map formats are called alike; this one keeps the probabilities
     colors: Mapping[str, Color] | None = None,
     block_cells: int = 64,
 ) -> None:
@@ -233,7 +239,9 @@ def write(
     try:
         about = prediction.classes, prediction.grid, prediction.slide_id, prediction.model_id
         spread = prediction.spread
-        writer = MapWriter(part, *about, block_cells, colors=colors, with_spread=spread is not None)
+        writer = MapWriter(
+            part, *about, block_cells, colors=colors, with_spread=spread is not None, bounds=prediction.bounds
+        )
         for rows, columns in writer.missing_blocks():
             values = prediction.probabilities[:, rows, columns]
             part_of_spread = None if spread is None else spread[rows, columns]

@@ -117,7 +117,9 @@ def predict(
     chosen = list(grid.blocks(config.block_cells) if blocks is None else blocks)
     _check_blocks(chosen, grid)
     if model.head.out_features != len(spec.classes):
-        raise ModelError(f"The model has {model.head.out_features} outputs for {len(spec.classes)} classes; train it again.")
+        raise ModelError(
+            f"The model has {model.head.out_features} outputs for {len(spec.classes)} classes; train it again."
+        )
     device = choose_device(config.device)
     # Downwards: the rows read last are those that the next block needs again, and they are still in the cache.
     chosen.sort(key=lambda block: (block[1].start, block[0].start))
@@ -165,7 +167,12 @@ def _predict(job: _Job, blocks: Sequence[Block]) -> Generator[Event, None, None]
     if not total and _covers(blocks, job.grid):
         yield Notice(phase="Preparing", message=f"{job.slide.id}: no tissue was found.", warning=True)
     out = PredictionMap.empty(
-        job.spec.classes, job.grid, job.slide.id, job.spec.id, with_spread=job.config.orientations
+        job.spec.classes,
+        job.grid,
+        job.slide.id,
+        job.spec.id,
+        with_spread=job.config.orientations,
+        bounds=job.spec.unsure_below,
     )
     job.model.to(job.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     damage = _Damage(job.slide, total)
