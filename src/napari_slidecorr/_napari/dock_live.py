@@ -273,6 +273,7 @@ class LiveDock(Dock):
             self.map.hide_others()
 
     def _on_cursor(self, _event: Any = None) -> None:
+        self.worker.wishes.move()
         if self.map is not None:
             y, x = self.desk.viewer.cursor.position[-2:]
             self.told.here.setText(self.map.told_at((float(y), float(x))))

@@ -16,6 +16,7 @@ from napari_slidecorr._napari.associated import pixmap
 from napari_slidecorr._napari.errands import Errands
 from napari_slidecorr._napari.layers import UNCLASSED
 from napari_slidecorr._napari.parts import button, row
+from napari_slidecorr.errors import SlideCorrError
 from napari_slidecorr.geometry import Box
 from napari_slidecorr.live_events import LiveSuggestion
 
@@ -28,6 +29,7 @@ SIDE_PX, AROUND = 84, 0.5
 FRAME_PX = 3
 KEYS = "Enter accepts the model's class, 1 to 9 give another, S skips, arrows move, a click goes there."
 Colors = Mapping[str, tuple[int, int, int]]
+_Key = tuple[str, tuple[int, int]]
 
 
 class FilmStrip(QWidget):
@@ -51,7 +53,7 @@ class FilmStrip(QWidget):
         self._project: Project | None = None
         self._colors: Colors = {}
         self._frames: list[_Frame] = []
-        self._pictures: dict[tuple[str, tuple[int, int]], NDArray[np.uint8]] = {}
+        self._pictures: dict[_Key, NDArray[np.uint8]] = {}
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.scroll = QScrollArea()
         self.scroll.setWidgetResizable(True)
@@ -97,8 +99,7 @@ class FilmStrip(QWidget):
         self._frames = [self._frame(one) for one in shown]
         self._pictures = {key: self._pictures[key] for key in map(_key, shown) if key in self._pictures}
         self._lay_out(None if kept is None else _key(kept))
-        for frame in self._frames:
-            self._fill(frame)
+        self._fill()
 
     def accept(self) -> None:
         """Take the class that the model gives the chosen patch."""
@@ -154,8 +155,7 @@ class FilmStrip(QWidget):
         after = self._frames[min(place, len(self._frames) - 1)].suggestion if self._frames else None
         self._frames = [self._frame(frame.suggestion) for frame in self._frames]
         self._lay_out(None if after is None else _key(after))
-        for frame in self._frames:
-            self._fill(frame)
+        self._fill()
 
     def _frame(self, suggestion: LiveSuggestion) -> _Frame:
         made = _Frame(suggestion)
@@ -173,7 +173,7 @@ class FilmStrip(QWidget):
         self.scroll.ensureWidgetVisible(frame)
         self._tell()
 
-    def _lay_out(self, chosen: tuple[str, tuple[int, int]] | None = None) -> None:
+    def _lay_out(self, chosen: _Key | None = None) -> None:
         content = QWidget()
         layout = QVBoxLayout(content)
         layout.setContentsMargins(2, 2, 2, 2)
@@ -192,25 +192,39 @@ class FilmStrip(QWidget):
         for one in (self.accept_button, self.skip_button, self.go_button):
             one.setEnabled(current is not None)
         if current is None:
-            self.told.setText("Suggestions come once a head is fitted and features are there.")
+            self.told.setText(
+                "Patches to label next come here once a first model is fitted and the slide was looked at."
+            )
             return
         self.accept_button.setText(f"Accept {current.class_name}")
         self.told.setText(f"{current.slide_id}: {current.class_name} {current.probability:.2f}? {KEYS}")
 
-    def _fill(self, frame: _Frame) -> None:
-        """Read a picture in a thread, unless it was read before."""
-        key, project = _key(frame.suggestion), self._project
-        if key in self._pictures:
-            self._put(frame, self._pictures[key])
-        elif project is not None:
-            read = partial(_picture, project, frame.suggestion)
-            self._errands.run(read, partial(self._on_picture, key), lambda error: frame.setToolTip(str(error)))
-
-    def _on_picture(self, key: tuple[str, tuple[int, int]], pixels: NDArray[np.uint8]) -> None:
+    def _fill(self) -> None:
+        """Read pictures in a thread, but for those that were read before; they come all at once, as each paints the window."""
+        project, missing = self._project, []
         for frame in self._frames:
-            if _key(frame.suggestion) == key:
-                self._pictures[key] = pixels
-                self._put(frame, pixels)
+            if (known := self._pictures.get(_key(frame.suggestion))) is not None:
+                self._put(frame, known)
+            else:
+                missing.append(frame.suggestion)
+        if missing and project is not None:
+            self._errands.run(
+                partial(_pictures, project, missing), self._on_pictures, lambda error: self._fail(str(error))
+            )
+
+    def _on_pictures(self, found: Mapping[_Key, NDArray[np.uint8] | str]) -> None:
+        for frame in self._frames:
+            picture = found.get(_key(frame.suggestion))
+            if isinstance(picture, str):
+                frame.setToolTip(picture)
+            elif picture is not None:
+                self._pictures[_key(frame.suggestion)] = picture
+                self._put(frame, picture)
+
+    def _fail(self, why: str) -> None:
+        for frame in self._frames:
+            if frame.icon().isNull():
+                frame.setToolTip(why)
 
     def _put(self, frame: _Frame, pixels: NDArray[np.uint8]) -> None:
         color = self._colors.get(frame.suggestion.class_name, UNCLASSED)
@@ -232,8 +246,19 @@ class _Frame(QToolButton):
         self.setToolTip(f"{suggestion.reason}\n{KEYS}")
 
 
-def _key(suggestion: LiveSuggestion) -> tuple[str, tuple[int, int]]:
+def _key(suggestion: LiveSuggestion) -> _Key:
     return suggestion.slide_id, suggestion.cell
+
+
+def _pictures(project: Project, suggestions: Sequence[LiveSuggestion]) -> dict[_Key, NDArray[np.uint8] | str]:
+    """Read patches; where one cannot be read, why."""
+    found: dict[_Key, NDArray[np.uint8] | str] = {}
+    for one in suggestions:
+        try:
+            found[_key(one)] = _picture(project, one)
+        except SlideCorrError as error:
+            found[_key(one)] = str(error)
+    return found
 
 
 def _picture(project: Project, suggestion: LiveSuggestion) -> NDArray[np.uint8]:

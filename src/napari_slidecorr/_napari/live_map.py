@@ -41,7 +41,7 @@ class LiveMap:
         self.prediction = PredictionMap.empty(first.classes, first.grid, first.slide_id, MODEL)
         self.version, self.whole = -1, False
         self._colors = dict(colors)
-        self._changed = False
+        self._news = self._changed = False
         self.layer = self._shown_layer()
 
     @property
@@ -58,17 +58,18 @@ class LiveMap:
     def write(self, cells: LiveCells) -> None:
         """Put cells in; shown at the next `refresh`."""
         rows, columns = cells.cells.T
+        self._changed |= not np.array_equal(self.layer.data[rows, columns], cells.shown)
         self.layer.data[rows, columns] = cells.shown
         self.prediction.probabilities[:, rows, columns] = cells.probabilities.T
         self.version, self.whole = cells.version, cells.last
-        self._changed = True
+        self._news = True
 
     def refresh(self) -> bool:
-        """Show what was written since the last time; whether there was anything."""
-        changed, self._changed = self._changed, False
+        """Show what was written since the last time, if it looks otherwise; whether anything was written."""
+        news, changed, self._news, self._changed = self._news, self._changed, False, False
         if changed:
             self.layer.refresh(extent=False, thumbnail=False)
-        return changed
+        return news
 
     def set_colors(self, colors: Colors) -> None:
         """Colour the classes anew, if they are others: that takes a while."""
