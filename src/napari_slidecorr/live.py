@@ -88,6 +88,8 @@ class LiveStudy:
         cache: FeatureCache,
         extractor: Extractor | None = None,
     ) -> None:
+        from napari_slidecorr.learning.feature_store import memory_limit_bytes
+
         self.config, self.wishes, self.cache, self.extractor = config, wishes, cache, extractor
         self._project, self._classes = project, project.classes
         self.slides: dict[str, LiveSlide] = {}
@@ -99,7 +101,7 @@ class LiveStudy:
         self._penalty = config.head.penalty
         self._chosen_from = 0
         self._suggest_key: object = None
-        self._filling = LiveFilling(self.slides, wishes, cache, config.batch_size)
+        self._filling = LiveFilling(self.slides, wishes, cache, config.batch_size, memory_limit_bytes())
         self._seen = ""
 
     def steps(self) -> Steps:
@@ -212,7 +214,10 @@ class LiveStudy:
         return time.monotonic() - self._changed > CALM_S and not self.wishes.hand_moves
 
     def _long_work(self, *, calm: bool) -> Steps | None:
-        if (target := self._filling.target()) is not None:
+        target = self._filling.target()
+        if (news := self._filling.news()) is not None:
+            return _told(news)
+        if target is not None:
             return self._filling.step(target[0], self._ready(), only_labelled=target[1])
         return self._choose_penalty() if calm and self._may_choose() else None
 
@@ -384,3 +389,7 @@ class LiveStudy:
             return
         self._penalty, self._chosen_from = penalty, len(data.label)
         yield Event(phase="")
+
+
+def _told(event: Event) -> Steps:
+    yield event

@@ -102,13 +102,27 @@ class LiveSlide:
         cells, features = cells[new], features[new]
         end = self.count + len(cells)
         if end > len(self._cells):
-            room = max(FIRST_ROOM, 2 * len(self._cells), end)
+            room = max(end, min(max(FIRST_ROOM, 2 * len(self._cells)), int(self.wanted().sum())))
             self._features = _grown(self._features, self.count, room)
             self._cells = _grown(self._cells, self.count, room)
         self._features[self.count : end], self._cells[self.count : end] = features, cells
         self.place[tuple(cells.T)] = np.arange(self.count, end)
         self.count = end
         return len(cells)
+
+    def let_go(self) -> None:
+        """Forget the features of cells that are not labelled: they are missing again."""
+        rows = np.unique(self.training_rows()[0])
+        self._features, self._cells = self._features[rows], self._cells[rows]
+        self.count = len(rows)
+        self.place[:] = -1
+        self.place[tuple(self._cells.T)] = np.arange(self.count)
+        self.painted = None, 0
+
+    @property
+    def cell_bytes(self) -> int:
+        """How much memory the features of a cell take."""
+        return self._features.shape[1] * self._features.itemsize
 
     def wanted(self) -> NDArray[np.bool_]:
         """Cells of tissue and labelled ones, shape of the grid."""

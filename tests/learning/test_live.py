@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import threading
 import time
 
@@ -357,3 +358,89 @@ def test_judging_gives_way_while_the_mouse_moves_but_not_to_newer_regions(monkey
     wishes.relabel("a", None)
     wishes.give_way(version)
     assert wishes.hand_moves
+
+
+@pytest.fixture
+def scarce(start, monkeypatch):
+    """Live training with memory for the labelled cells of all slides and so many of the other cells of one."""
+
+    def scarce(share):
+        plenty = start()
+        plenty.settle()
+        slides = list(plenty.study.slides.values())
+        labelled, whole = ([int(count(slide)) for slide in slides] for count in (labelled_count, wanted_count))
+        assert len(set(labelled)) == len(set(whole)) == 1
+        cells = sum(labelled) + int(share * (whole[0] - labelled[0]))
+        limit = cells * slides[0].cell_bytes
+        monkeypatch.setattr("napari_slidecorr.learning.feature_store.memory_limit_bytes", lambda: limit)
+        return start(), labelled[0], whole[0], cells
+
+    return scarce
+
+
+def labelled_count(slide):
+    return len(slide.labelled.labels)
+
+
+def wanted_count(slide):
+    return slide.wanted().sum()
+
+
+def told_of_memory(live):
+    return [event.message for event in live.of(Notice) if "SLIDECORR_MEMORY_MB" in event.message]
+
+
+def test_slides_out_of_view_are_let_go_when_memory_is_scarce_and_come_again(scarce, project):
+    live, labelled, whole, _ = scarce(1.5)
+    live.settle()
+    first, second, *_ = (live.study.slides[known.id] for known in project.cohort)
+    assert [slide.count for slide in live.study.slides.values()] == [whole, labelled, labelled, labelled]
+    live.wishes.look(second.id, None)
+    live.until(LiveCells, lambda event: event.slide_id == second.id and event.last)
+    live.settle()
+    assert (first.count, second.count) == (labelled, whole)
+    assert {tuple(cell) for cell in first.cells.tolist()} == {tuple(cell) for cell in first.labelled.cells.tolist()}
+    assert [len(part) for part in first.training_rows()] == [labelled, labelled]
+    assert len(told_of_memory(live)) == 1
+    live.wishes.look(first.id, None)
+    live.settle()
+    assert first.count == whole
+
+
+def test_of_a_slide_that_alone_is_too_large_a_part_is_held(scarce):
+    live, labelled, whole, cells = scarce(0.5)
+    live.settle()
+    counts = [slide.count for slide in live.study.slides.values()]
+    assert counts == [cells - 3 * labelled, labelled, labelled, labelled]
+    assert labelled < counts[0] < whole
+    assert len(told_of_memory(live)) == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real disk of five pages."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = shutil.which("mount")
+    command = [mount or "mount", "-t", "tmpfs", "-o", "size=20k", "tmpfs", str(folder)]
+    if mount is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("no right to mount a disk here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_up_is_told_once_and_live_goes_on_with_features_in_memory(project, extractor, small_disk):
+    cache = FeatureCache(small_disk / "features")
+    live = Stepper(project, cache, extractor=extractor)
+    live.settle()
+    told = [event.message for event in live.of(Notice) if event.phase == "Keeping features"]
+    assert len(told) == 1
+    assert "no space left" in told[0].lower()
+    assert all(slide.count == slide.wanted().sum() for slide in live.study.slides.values())
+    assert live.study.head is not None
+    live.close()
+    assert not [path for path in small_disk.rglob("*") if path.is_file() and path.suffix not in {".chunk", ".json"}]
+    again = Stepper(project, FeatureCache(small_disk / "features"), extractor=extractor)
+    again.settle()
+    assert all(slide.count == slide.wanted().sum() for slide in again.study.slides.values())
+    again.close()

@@ -5,7 +5,7 @@ share one folder. Nothing is used that was made otherwise: what decides a featur
 in full inside. Several processes may read and write at once: each chunk is a file of its own, written whole.
 
 ``SLIDECORR_CACHE_DIR`` names the folder of all caches, or switches them off when it is empty;
-``SLIDECORR_FEATURES_MB`` is the bound.
+``SLIDECORR_FEATURES_MB`` is the bound. ``SLIDECORR_MEMORY_MB`` bounds what is held in memory of all slides together.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ from napari_slidecorr.io.made_tiles import FOLDER_VARIABLE, user_cache_folder
 
 MEGABYTES_VARIABLE = "SLIDECORR_FEATURES_MB"
 DEFAULT_MEGABYTES = 4096
+MEMORY_VARIABLE = "SLIDECORR_MEMORY_MB"
+DEFAULT_MEMORY_MEGABYTES = 2048
+"""Of features that live training holds: 800,000 patches of 1,280 numbers."""
+
 META_NAME = "features.json"
 CHUNK_SUFFIX = ".chunk"
 FORMAT = 1
@@ -105,7 +109,9 @@ class FeatureCache:
 
     def __init__(self, folder: Path | None = None, limit_mb: int | None = None) -> None:
         self.folder = folder if folder is not None else user_features_folder()
-        self.limit_bytes = (limit_mb if limit_mb is not None else _told_megabytes()) << 20
+        self.limit_bytes = (
+            limit_mb if limit_mb is not None else _told_megabytes(MEGABYTES_VARIABLE, DEFAULT_MEGABYTES)
+        ) << 20
 
     def entry(self, key: FeatureKey) -> FeatureEntry:
         """Give what is kept under a key, perhaps nothing yet."""
@@ -276,11 +282,16 @@ def user_features_folder() -> Path | None:
     return levels / "features" if os.environ.get(FOLDER_VARIABLE) else levels.parent / "features"
 
 
-def _told_megabytes() -> int:
+def memory_limit_bytes() -> int:
+    """How much memory features of all slides together may take."""
+    return _told_megabytes(MEMORY_VARIABLE, DEFAULT_MEMORY_MEGABYTES) << 20
+
+
+def _told_megabytes(variable: str, otherwise: int) -> int:
     try:
-        return int(os.environ.get(MEGABYTES_VARIABLE, ""))
+        return int(os.environ.get(variable, ""))
     except ValueError:
-        return DEFAULT_MEGABYTES
+        return otherwise
 
 
 def _codes(corners: Corners) -> NDArray[np.int64]:
