@@ -57,6 +57,13 @@ class CrossEntropyConfig:
         check(self)
 
 
+PAPER = (
+    "H. Zhang, Y. Meng, X. Qian, X. Yang, S. E. Coupland, Y. Zheng: A regularization term for slide correlation reduction in "
+    "whole slide image analysis with deep learning. MIDL 2021, PMLR 143:842-854."
+)
+"""Where slide correlation reduction comes from; told by reports and model cards."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ScrConfig:
     """Slide correlation reduction: cross-entropy + beta x the correlation of same-slide features."""

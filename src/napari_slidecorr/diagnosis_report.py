@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_slidecorr.config import PAPER
 from napari_slidecorr.diagnosis_figures import curves_figure, features_figure, likeness_figure, shortcut_figure
 from napari_slidecorr.diagnostics.diagnosis import Diagnosis, SlideFinding, summary
 from napari_slidecorr.diagnostics.feature_table import Measure
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAGE, FIGURES = "report.html", "diagnosis.json"
-CITATION = (
-    "H. Zhang, Y. Meng, X. Qian, X. Yang, S. E. Coupland, Y. Zheng: A regularization term for slide correlation reduction in "
-    "whole slide image analysis with deep learning. MIDL 2021, PMLR 143:842-854."
-)
 TITLES = {
     "training_auc": "AUC on training slides",
     "held_out_auc": "AUC on held-out slides",
@@ -142,7 +139,7 @@ def _page(diagnoses: Sequence[Diagnosis], pictures: Mapping[str, bytes]) -> str:
         body += [_image(pictures[name], name) for name in names]
         body += ["<h3>Slides, the worst first</h3>", _slides(one.slides)]
     body.append(
-        f"<p><small>The maps of features are t-SNE: a picture, never a number. Intervals are bootstraps over slides. {CITATION}"
+        f"<p><small>The maps of features are t-SNE: a picture, never a number. Intervals are bootstraps over slides. {PAPER}"
         "</small></p>"
     )
     head = f"<meta charset='utf-8'><title>Tissue or slide?</title><style>{_STYLE}</style>"

@@ -20,6 +20,7 @@ def test_the_card_tells_what_the_model_is_and_is_not_for(tables, slides, config,
     assert "| patches.mpp | 0.5 |" in card
     assert f"| torch | {version('torch')} |" in card
     assert "not for diagnosis" in card
+    assert "MIDL 2021" in card
 
 
 def test_the_card_of_a_model_without_held_out_slides(table, slides, config, tmp_path):

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from napari_slidecorr import __version__
-from napari_slidecorr.config import TrainConfig
+from napari_slidecorr.config import PAPER, TrainConfig
 from napari_slidecorr.events import EpochDone
 from napari_slidecorr.fast_config import FastConfig
 from napari_slidecorr.model_spec import ModelSpec
@@ -97,6 +97,7 @@ def model_card(
             f"## Made with\n\nStarted from {spec.initial_weights}; trained on {device}.\n\n"
             f"{_table(('package', 'version'), versions())}"
         ),
+        f"## To cite\n\nSlide correlation reduction (SCR): {PAPER}",
     ]
     return "\n\n".join(parts) + "\n"
 
