@@ -35,8 +35,7 @@ class Tutorial:
     """A person who reads the tutorial, and a camera."""
 
     def __init__(self, images: Path) -> None:
-        self.images = images
-        self.at = Window(images / "tutorial")
+        self.at = Window(images)
         self.begun = time.monotonic()
         from person import Person
 
@@ -75,7 +74,6 @@ class Tutorial:
         self.person.polygon(*self.free_place())
         at.wait(lambda: len(self.desk.editor.regions) > before, 10)
         at.shoot("3-regions")
-        at.shoot("regions", folder=self.images)
         self.tell("a region")
 
     @property
@@ -104,7 +102,6 @@ class Tutorial:
         at.shoot("4-training")
         at.job(self.session, lambda: at.press(dock, "Train"))
         at.shoot("5-trained")
-        at.shoot("training", folder=self.images)
         self.tell("trained")
 
     def predict(self, slide: str, picture: str) -> None:
@@ -254,5 +251,5 @@ def main(images: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=Path, default=DOCS / "images", help="folder of the pictures")
+    parser.add_argument("--images", type=Path, default=DOCS / "images" / "tutorial", help="folder of the pictures")
     main(parser.parse_args().images)

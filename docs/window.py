@@ -178,11 +178,11 @@ class Window:
             raise RuntimeError(f"The job {ends[0].status.value}: {ends[0].error}")
         self.rest(1.5)
 
-    def shoot(self, name: str, *, left: int = 0, folder: Path | None = None) -> None:
+    def shoot(self, name: str, *, left: int = 0) -> None:
         """Store what the window shows, from so many pixels on."""
         self.rest(0.8)
         pixels = self.viewer.screenshot(canvas_only=False, flash=False)[:, left:, :3]
-        store(pixels, (folder or self.out) / f"{name}.png")
+        store(pixels, self.out / f"{name}.png")
 
     def close(self) -> None:
         """Close the window."""

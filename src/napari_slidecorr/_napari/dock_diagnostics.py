@@ -65,6 +65,9 @@ class DiagnosticsDock(Dock):
         self.gauges, self.table, self.map, self.likeness = Gauges(), SlideFindings(), FeatureMap(), Likeness()
         self.by = QComboBox()
         self.by.addItems([f"colour by {name}" for name in BY])
+        self.by.setToolTip(
+            "What the colour of a patch tells. Where slides stand apart from each other, the model sees them."
+        )
         self.key = _text()
         self.strip = PatchStrip(self.errands)
         self.explain = ExplainBox(self, self.chosen)

@@ -42,6 +42,8 @@ class PredictionDock(Dock):
         super().__init__(napari_viewer)
         self.gaze = Gaze(napari_viewer, self.session, self)
         self.run_choice, self.slide_choice = narrow(QComboBox()), narrow(QComboBox())
+        self.run_choice.setToolTip("The trained model that looks at the slides; the newest is on top.")
+        self.slide_choice.setToolTip("Which slides get a map: the one in view, all of the project, or one by name.")
         self.form = make_form(PredictConfig())
         self.predict_button = button("Predict", "Make the map of the chosen slides.", self.predict)
         self.view_button = button(

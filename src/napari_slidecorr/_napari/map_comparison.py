@@ -68,6 +68,7 @@ class MapComparisonBox(QWidget):
         self._whole: Any = None
         self.other, self.how = narrow(QComboBox()), narrow(QComboBox())
         self.other.setToolTip("Another map of this slide.")
+        self.how.setToolTip("How the two are shown: side by side along a line, where they differ, or by how much.")
         self.slider = QSlider(Qt.Orientation.Horizontal)
         self.slider.setRange(0, STEPS)
         self.slider.setValue(STEPS // 2)

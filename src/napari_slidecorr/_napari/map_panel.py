@@ -93,7 +93,11 @@ class MapPanel(QWidget):
 
     def _make_parts(self) -> None:
         self.view_choice = narrow(QComboBox())
+        self.view_choice.setToolTip(
+            "What the colours show: the most probable class, how probable one class is, or how unsure."
+        )
         self.own_bounds = QCheckBox(OWN_BOUNDS)
+        self.own_bounds.setToolTip(OWN_BOUNDS_TIP)
         self.own_bounds.setChecked(True)
         self.threshold = QLabeledDoubleSlider()
         self.threshold.setRange(0, 1)

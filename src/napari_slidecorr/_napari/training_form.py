@@ -30,6 +30,10 @@ WAYS: tuple[tuple[str, Way], ...] = (
     ("Fast: seconds, on frozen features", "fast"),
     ("Full: train the network itself", "full"),
 )
+WAY_HELP = (
+    "Fast: a network that knows pictures in general describes each patch, and only the last step is learnt. Full: the network itself "
+    "learns your tissue; minutes to hours, better with a graphics card."
+)
 ROUNDS: tuple[tuple[str, Rounds], ...] = (
     ("once", "once"),
     ("in folds", "folds"),
@@ -62,6 +66,7 @@ class TrainingForm(QWidget):
         super().__init__()
         self.way_choice = narrow(QComboBox())
         self.way_choice.setObjectName("way")
+        self.way_choice.setToolTip(WAY_HELP)
         for text, data in WAYS:
             self.way_choice.addItem(text, data)
         self.forms: dict[Way, ConfigForm] = {
@@ -180,6 +185,7 @@ def _folds_spin() -> QSpinBox:
     made.setRange(2, 100)
     made.setValue(5)
     made.setSuffix(" folds")
+    made.setToolTip("How many trainings; each holds out another part of the slides.")
     return made
 
 
