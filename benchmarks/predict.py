@@ -1,19 +1,20 @@
 """What a prediction costs beyond its forward passes: waiting for tiles, memory, and what is left after the last block.
 
-`python benchmarks/predict.py --quick --json predict.json`
+`python benchmarks/predict.py --quick --json predict.json [--only memory|overlap|decodes|forward|peer]`
 
-- ``wall_over_max_read_forward``: the forward only waits, twice as long as reading takes; ``..._equal``: just as long.
-- ``decodes_per_tile``: decoded tiles over distinct ones in a sweep of a slide that the cache does not hold, in blocks of
-  16 cells; only tiles between two columns of blocks are decoded twice, a quarter as many with the usual 64 cells.
-- ``forward_share_cpu``: time in a real ResNet-18 over all time, patches of 224 px.
-- ``peak_mb_*``: largest resident memory of a process that predicts a made slide of that many pixels a side.
-- ``after_last_block_s``: from the last block to the complete map, on the largest slide.
-- ``ratio_to_peer`` (with ``--slide``): patches a second over those of a loop as WSInfer documents its own (a DataLoader, each worker
-  reads a patch with ``openslide.read_region``, turns it into a tensor and normalizes it; batches of 32 into the same network with
-  the same weights, on the same cells). The loop is ours, after that description; it is not WSInfer itself.
+- ``memory``: ``peak_mb_*``, the largest resident memory of a process that predicts a made slide of that many pixels a side;
+  ``after_last_block_s``: from the last block to the complete map, on the largest slide.
+- ``overlap``: ``wall_over_max_read_forward``, the forward only waits, twice as long as reading takes; ``..._equal``, just as
+  long. Reading alone is the sweep with a forward that takes no time, forward alone the same waits one after the other.
+- ``decodes``: ``decodes_per_tile``, decoded tiles over distinct ones in a sweep of a slide that the cache does not hold, in
+  blocks of 16 cells; only tiles between two columns of blocks are decoded twice, a quarter as many with the usual 64 cells.
+- ``forward``: ``forward_share_cpu``, time in a real ResNet-18 over all time, patches of 224 px.
+- ``peer``: ``ratio_to_peer``, patches a second over those of `predict_peers.py`'s tiatoolbox where it is installed (or lies in
+  ``--packages``), else of its loop; on ``--slide``, else on a made one of 3072 px.
 """
 
 import argparse
+import importlib.machinery
 import json
 import resource
 import subprocess
@@ -21,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -32,22 +33,15 @@ import numpy as np
 import tifffile
 import torch
 from PIL import Image
+from predict_peers import CLASSES, SPEC
 
 from napari_slidecorr.config import PredictConfig
 from napari_slidecorr.events import BlockDone, drain
-from napari_slidecorr.geometry import PatchGeometry
 from napari_slidecorr.io import open_slide
 from napari_slidecorr.learning import inference
 from napari_slidecorr.learning.models import PatchClassifier, make_model, save_model
-from napari_slidecorr.model_spec import ModelSpec
 from napari_slidecorr.project import Project
 
-CLASSES = ("one", "two", "three")
-SPEC = ModelSpec(
-    backbone="resnet18", classes=CLASSES, geometry=PatchGeometry(224, None), mean=(0.5,) * 3, std=(0.5,) * 3,
-    objective={"kind": "ce"}, train_slides=(), validation_slides=(), initial_weights="random",
-    weights_sha256="0" * 64, package_version="0",
-)  # fmt: skip
 CONFIG = PredictConfig(tissue_only=False, batch_size=16, device="cpu")
 TILE = 256
 BAND = 14
@@ -96,16 +90,25 @@ def sweep_seconds(path: Path, model: PatchClassifier, config: PredictConfig, wai
     return time.perf_counter() - start
 
 
+def waits_seconds(wait: float, count: int) -> float:
+    """Wall time of so many waits one after the other: a sleep always takes a little longer than it is told."""
+    start = time.perf_counter()
+    for _ in range(count):
+        time.sleep(wait)
+    return time.perf_counter() - start
+
+
 def overlap(path: Path, model: PatchClassifier, config: PredictConfig, times: float, rounds: int) -> float:
-    """Best of some rounds: wall / max(reading alone, waiting alone), with a wait so many times as long as the reading."""
+    """Median of some rounds: wall / max(reading alone, waiting alone), with a wait so many times as long as the reading."""
     cells = inference.prediction_grid(open_slide(path), SPEC, config).shape
     batches = -(-cells[0] * cells[1] // config.batch_size)
     ratios = []
     for _ in range(rounds):
         read = sweep_seconds(path, model, config, 0)
         wait = times * read / batches
-        ratios.append(sweep_seconds(path, model, config, wait) / max(read, wait * batches))
-    return min(ratios)
+        alone = waits_seconds(wait, batches)
+        ratios.append(sweep_seconds(path, model, config, wait) / max(read, alone))
+    return float(np.median(ratios))
 
 
 def decodes_per_tile(path: Path, model: PatchClassifier) -> float:
@@ -195,92 +198,79 @@ def in_child(side: int) -> dict[str, float]:
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-class PeerPatches(torch.utils.data.Dataset[torch.Tensor]):
-    """The patches of cells as tensors, read with openslide at level 0 by whichever process asks."""
-
-    def __init__(self, path: Path, boxes: list[tuple[int, int]], model: PatchClassifier) -> None:
-        self.path, self.boxes, self.size, self.slide = path, boxes, SPEC.geometry.size_px, None
-        self.mean, self.std = (torch.tensor(values).reshape(3, 1, 1) for values in (model.mean, model.std))
-
-    def __len__(self) -> int:
-        return len(self.boxes)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        import openslide
-
-        self.slide = self.slide or openslide.OpenSlide(self.path)
-        y, x = self.boxes[index]
-        picture = self.slide.read_region((x, y), 0, (self.size, self.size)).convert("RGB")
-        tensor = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
-        return (tensor - self.mean) / self.std
+def ratio_to_peer(slide: Path | None, packages: Path | None, rounds: int) -> dict[str, Any]:
+    """Ask `predict_peers.py` in a process of its own."""
+    paths = [str(packages)] if packages else []
+    peer = "tiatoolbox" if importlib.machinery.PathFinder.find_spec("tiatoolbox", sys.path + paths) else "loop"
+    with tempfile.TemporaryDirectory() as folder:
+        path, told = slide or Path(folder) / "slide.tif", Path(folder) / "told.json"
+        if slide is None:
+            write_slide(path, 3072)
+        command = [sys.executable, str(Path(__file__).with_name("predict_peers.py")), "--slide", str(path)]
+        command += ["--peer", peer, "--rounds", str(rounds), "--json", str(told)]
+        command += ["--packages", str(packages)] if packages else []
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return json.loads(told.read_text())
 
 
-def peer_seconds(path: Path, model: PatchClassifier, boxes: list[tuple[int, int]]) -> tuple[float, np.ndarray]:
-    """Wall time of the peer's loop, its workers' start included, and the probabilities."""
-    start = time.perf_counter()
-    loader = torch.utils.data.DataLoader(PeerPatches(path, boxes, model), batch_size=32, num_workers=1)
-    with torch.inference_mode():
-        found = [torch.softmax(model(batch).logits, dim=1).numpy() for batch in loader]
-    return time.perf_counter() - start, np.concatenate(found)
-
-
-def ratio_to_peer(path: Path, rounds: int) -> dict[str, float]:
-    """Ours and the peer's in turn on one slide; the medians' ratio, above 1 where ours is faster."""
-    config, ours, theirs = replace(CONFIG, batch_size=32), [], []
-    grid = inference.prediction_grid(open_slide(path), SPEC, config)
-    boxes = [(b.y0, b.x0) for b in (grid.patch_box(i, j) for i in range(grid.shape[0]) for j in range(grid.shape[1]))]
-    for _ in range(rounds):
-        model = make_model("resnet18", len(CLASSES), weights="random", seed=0).eval()
-        seconds, peers = peer_seconds(path, model, boxes)  # before ours: that changes the layout of the weights
-        theirs.append(seconds)
-        start = time.perf_counter()
-        found = drain(inference.predict(open_slide(path), model, SPEC, config))
-        ours.append(time.perf_counter() - start)
-    difference = float(np.abs(found.probabilities.reshape(len(CLASSES), -1).T - peers).max())
-    return {
-        "ratio_to_peer": float(np.median(theirs) / np.median(ours)),
-        "patches_per_s": len(boxes) / float(np.median(ours)),
-        "peer_patches_per_s": len(boxes) / float(np.median(theirs)),
-        "largest_difference_to_peer": difference,
-    }
-
-
-def measure(*, quick: bool, slide: Path | None) -> dict[str, float]:
-    torch.set_num_threads(1)
-    figures: dict[str, float] = {}
-    # First, while this process is small: a child's peak begins with its parent's.
+def memory(*, quick: bool) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
     for side in (5_000, 20_000) if quick else (5_000, 20_000, 100_000):
         told = in_child(side)
         figures[f"peak_mb_{side // 1000}k"] = told["peak_mb"]
-        figures["after_last_block_s"] = told["after_last_block_s"]
+        figures |= {"after_last_block_s": told["after_last_block_s"], "predicted_cells": told["cells"]}
+    return figures
+
+
+def on_made_slide(stages: Collection[str], *, quick: bool) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
     model = make_model("resnet18", len(CLASSES), weights="random").eval()
-    side, rounds = (6144, 2) if quick else (10240, 3)
+    side, rounds = (6144, 3) if quick else (10240, 7)
     config = replace(CONFIG, batch_size=8 if quick else 16)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "slide.tif"
         write_slide(path, side)
-        figures["wall_over_max_read_forward"] = overlap(path, model, config, 2, rounds)
-        figures["wall_over_max_read_forward_equal"] = overlap(path, model, config, 1, rounds)
-        figures["decodes_per_tile"] = decodes_per_tile(path, model)
-        figures["forward_share_cpu"] = forward_share(path, model, 8 if quick else 16)
-    if slide is not None:
-        figures |= ratio_to_peer(slide, 1 if quick else 3)
+        if "overlap" in stages:
+            figures["wall_over_max_read_forward"] = overlap(path, model, config, 2, rounds)
+            figures["wall_over_max_read_forward_equal"] = overlap(path, model, config, 1, rounds)
+        if "decodes" in stages:
+            figures["decodes_per_tile"] = decodes_per_tile(path, model)
+        if "forward" in stages:
+            figures["forward_share_cpu"] = forward_share(path, model, 8 if quick else 16)
+    return figures
+
+
+STAGES = ("memory", "overlap", "decodes", "forward", "peer")
+
+
+def measure(stages: Collection[str], *, quick: bool, slide: Path | None, packages: Path | None) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    figures: dict[str, Any] = {}
+    if "memory" in stages:  # first, while this process is small: a child's peak begins with its parent's
+        figures |= memory(quick=quick)
+    if {"overlap", "decodes", "forward"} & set(stages):
+        figures |= on_made_slide(stages, quick=quick)
+    if "peer" in stages:
+        figures |= ratio_to_peer(slide, packages, 1 if quick else 3)
     return figures
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="smaller slides, fewer rounds, none of 100,000 px")
+    parser.add_argument("--only", action="append", choices=STAGES, help="measure this alone; repeat for more")
     parser.add_argument("--json", type=Path, help="write the figures here")
-    parser.add_argument("--slide", type=Path, help="a slide that openslide opens, to compare with a peer's loop")
+    parser.add_argument("--slide", type=Path, help="a slide that openslide opens, to compare with a peer")
+    parser.add_argument("--packages", type=Path, help="where tiatoolbox was installed, unless it is beside us")
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         print(json.dumps(child(arguments.child)))
         return
-    figures = measure(quick=arguments.quick, slide=arguments.slide)
+    stages = arguments.only or STAGES
+    figures = measure(stages, quick=arguments.quick, slide=arguments.slide, packages=arguments.packages)
     for name, value in figures.items():
-        print(f"{name:36} {value:9.3f}")
+        print(f"{name:36} {value if isinstance(value, str) else format(value, '9.3f')}")
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
 

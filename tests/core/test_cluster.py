@@ -2,9 +2,11 @@
 
 import hashlib
 import os
+import re
 import signal
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -310,3 +312,23 @@ def test_without_distributed_it_is_told_what_to_install(project, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
     with pytest.raises(ConfigError, match=r"napari-slidecorr\[dask\]"):
         predict_cohort_on(2, project)
+
+
+def test_the_recipe_for_slurm_makes_the_job_that_it_tells():
+    """As far as a machine without SLURM can say."""
+    pytest.importorskip("dask_jobqueue")
+    text = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text("utf-8")
+    (recipe,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "SLURMCluster" in block]
+    made: dict[str, object] = {"__name__": "__main__"}
+    exec(recipe.partition("    cluster.adapt")[0], made)  # noqa: S102 - our own documentation
+    cluster = made["cluster"]
+    try:
+        script = cluster.job_script().splitlines()
+    finally:
+        cluster.close()
+    for line in ("-p gpu", "-A pathology", "-n 1", "--cpus-per-task=4", "-t 02:00:00", "--gres=gpu:1"):
+        assert f"#SBATCH {line}" in script
+    setting, worker = script[-2:]
+    assert setting == "export DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON__OMP_NUM_THREADS=4"
+    assert "--nthreads 1 " in worker
+    assert "--lifetime 115m" in worker

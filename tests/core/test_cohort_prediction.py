@@ -4,6 +4,9 @@ import csv
 import errno
 import json
 import os
+import shutil
+import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from napari_slidecorr.config import PredictConfig
 from napari_slidecorr.errors import ProjectError
 from napari_slidecorr.events import Notice, drain
 from napari_slidecorr.geometry import PatchGeometry
-from napari_slidecorr.io import read_map
+from napari_slidecorr.io import map_zarr, read_map
 from napari_slidecorr.model_spec import ModelSpec
 from napari_slidecorr.project import Project
 
@@ -286,6 +289,39 @@ def test_a_disk_that_fills_up_in_the_middle_keeps_what_was_written(project, monk
     assert not list((project.folder / "maps" / "s0").glob("*.claim"))
     (outcome,) = drain(predict_cohort(project, ["s0"], config=CONFIG))
     assert (outcome.state, outcome.patches, outcome.cells) == ("predicted", 12, 16)
+
+
+@pytest.fixture
+def small_disk(project):
+    """The project's maps on a disk of 32 kB; called, it makes the disk larger."""
+    folder = project.folder / "maps"
+    folder.mkdir(exist_ok=True)
+
+    def mount(options, *where):
+        command = ["mount", "-t", "tmpfs", "-o", options, *where, str(folder)]
+        return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+    if shutil.which("mount") is None or not mount("size=32k", "tmpfs"):
+        pytest.skip("no disk can be mounted here")
+    yield lambda: mount("remount,size=4m")
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_on_a_disk_that_is_really_full_every_block_is_whole_or_missing(project, small_disk):
+    config = replace(CONFIG, block_cells=1)
+    with pytest.raises(ProjectError, match="no space left"):
+        drain(predict_cohort(project, ["s0"], config=config))
+    (path,) = (project.folder / "maps" / "s0").glob("*.ome.zarr")
+    begun = map_zarr.read(path, allow_incomplete=True).predicted
+    assert 0 < begun.sum() < 16
+    assert project.maps("s0") == []
+    assert small_disk()
+    (outcome,) = drain(predict_cohort(project, ["s0"], config=config))
+    assert (outcome.state, outcome.patches, outcome.cells) == ("predicted", 16 - begun.sum(), 16)
+    resumed = read_map(path).probabilities
+    shutil.rmtree(path)
+    drain(predict_cohort(project, ["s0"], config=config))
+    np.testing.assert_array_equal(read_map(path).probabilities, resumed)
 
 
 def test_slides_are_closed_again_unless_they_were_open(project):
