@@ -32,7 +32,7 @@ def curves_figure(curves: Mapping[str, Sequence[EpochDone]]) -> Figure:
         axes.plot(epochs, [epoch.train_auc for epoch in curve], color=color, linestyle="--", marker=".")
         axes.plot(epochs, [epoch.validation_auc for epoch in curve], color=color, marker=".", label=name)
     axes.set(xlabel="Epoch", ylabel="Patch AUC")
-    axes.legend(title="held-out solid, training dashed", fontsize="small", title_fontsize="small")
+    axes.legend(title="solid: held out, dashed: training", fontsize="small", title_fontsize="small")
     axes.xaxis.get_major_locator().set_params(integer=True)
     return figure
 

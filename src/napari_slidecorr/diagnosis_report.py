@@ -43,10 +43,13 @@ WORST = 12
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1200px;padding:0 1rem;color:#222}"
     "table{border-collapse:collapse;margin:1rem 0}td,th{padding:.3rem .8rem;border-bottom:1px solid #ccc;text-align:right;"
-    "vertical-align:top}td:first-child,th:first-child{text-align:left}small{color:#666}"
+    "vertical-align:top}td:first-child,th:first-child,.measures td,.measures th{text-align:left}small,figcaption{color:#666}"
+    ".measures{table-layout:fixed;width:100%}"
     ".verdict{border-left:6px solid #999;padding:.4rem 1rem;margin:1rem 0;background:#f6f6f6}"
     ".slide{border-color:#d55e00}.tissue{border-color:#009e73}.unclear{border-color:#e69f00}"
-    "img{max-width:100%}@media print{body{margin:0;max-width:none}h2{break-after:avoid}img,table{break-inside:avoid}}"
+    ".pictures{display:flex;flex-wrap:wrap;gap:1rem}.pictures figure{width:calc(50% - .5rem)}"
+    "figure{margin:0;max-width:46rem}figcaption{font-size:small}img{width:100%}"
+    "@media print{body{margin:0;max-width:none;font-size:12px}h2,h3{break-after:avoid}figure,tr,.verdict{break-inside:avoid}}"
 )
 
 
@@ -80,7 +83,7 @@ def write_report(out: Path, diagnoses: Sequence[Diagnosis], curves: Mapping[str,
 
 def as_text(diagnosis: Diagnosis) -> str:
     """A diagnosis for a terminal: verdict, then a line for each measure."""
-    lines = [f"{diagnosis.run}: {diagnosis.verdict.text}", ""]
+    lines = [f"{diagnosis.run}: {diagnosis.verdict.text}", taken_on(diagnosis), ""]
     width = max(len(title) for title in TITLES.values())
     for name, title in TITLES.items():
         if name in diagnosis.measures:
@@ -95,7 +98,7 @@ def told(measure: Measure) -> str:
     said = f"{measure.value:.3f}"
     if measure.low is not None and measure.high is not None:
         said += f" ({measure.low:.3f} to {measure.high:.3f})"
-    if measure.chance is not None:
+    if measure.chance:  # 0 is what a gap or a correlation of nothing is anyway
         said += f", chance {measure.chance:.3f}"
         if measure.chance_low is not None and measure.chance_high is not None:
             said += f" ({measure.chance_low:.3f} to {measure.chance_high:.3f})"
@@ -127,29 +130,71 @@ def _png(figure: Figure) -> bytes:
 
 
 def _page(diagnoses: Sequence[Diagnosis], pictures: Mapping[str, bytes]) -> str:
-    body = ["<h1>Tissue or slide?</h1>", *map(_verdict, diagnoses), "<h2>Measures</h2>", _measures(diagnoses)]
-    if "curves" in pictures:
-        body += ["<h2>Training</h2>", _image(pictures["curves"], "AUC after each epoch")]
+    body = ["<h1>Tissue or slide?</h1>", *_verdicts(diagnoses)]
     body += ["<h2>Training against held-out slides</h2>", _scores(diagnoses)]
+    if "curves" in pictures:
+        about = (
+            "Patch AUC after each epoch; a gap between the lines is what is lost on slides it has not seen (Figure 2*)."
+        )
+        body.append(_picture(pictures["curves"], about))
+    body += ["<h2>Measures</h2>", _measures(diagnoses)]
     if "shortcut" in pictures:
-        body += ["<h2>Would a head take the slide for the class?</h2>", _image(pictures["shortcut"], "Shortcut curve")]
+        about = "A line that falls: the head takes the slide for the class as soon as the two go together in training."
+        body += ["<h2>Would a head take the slide for the class?</h2>", _picture(pictures["shortcut"], about)]
     for one in diagnoses:
-        body.append(f"<h2>{html.escape(one.run)}</h2>")
-        names = [name for name in pictures if name.startswith(f"{_file(one)}-")]
-        body += [_image(pictures[name], name) for name in names]
+        shown = [_picture(pictures[f"{_file(one)}-{name}"], about) for name, about in _ABOUT.items()]
+        body += [f"<h2>{html.escape(one.run)}</h2>", f"<div class='pictures'>{''.join(shown)}</div>"]
         body += ["<h3>Slides, the worst first</h3>", _slides(one.slides)]
     body.append(
-        f"<p><small>The maps of features are t-SNE: a picture, never a number. Intervals are bootstraps over slides. {PAPER}"
-        "</small></p>"
+        "<p><small>The maps of features are t-SNE: a picture, never a number. Intervals are 95 % bootstraps over slides. "
+        f"* Of the paper, here for these slides: {PAPER}</small></p>"
     )
     head = f"<meta charset='utf-8'><title>Tissue or slide?</title><style>{_STYLE}</style>"
     return f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(body)}</body></html>\n"
 
 
-def _verdict(diagnosis: Diagnosis) -> str:
-    found = diagnosis.verdict
-    said = f"<b>{html.escape(diagnosis.run)}</b><br>{html.escape(found.text)}"
-    return f"<div class='verdict {found.finding}'>{said}</div>"
+_ABOUT = {
+    "features-by-slide": "Patches of up to ten slides by t-SNE, coloured by slide (Figure 3*). Islands of one colour: the features "
+    "know the slide.",
+    "features-by-class": "The same, coloured by class.",
+    "features-by-error": "The same, coloured by whether the model is right.",
+    "likeness": "Mean cosine between patches of each two slides, inside a class; a strong diagonal alone: slides are alike to "
+    "themselves only.",
+}
+"""The pictures of each run and what is written below them."""
+
+
+def taken_on(diagnosis: Diagnosis) -> str:
+    """Say in one line what a model was judged on: slides, patients, patches, classes, and what was held out."""
+    slides, labels = diagnosis.slides, sorted({patch.label for patch in diagnosis.patches})
+    held = sum(not one.seen for one in slides)
+    patients = len({one.score.group for one in slides})
+    patches = sum(one.score.n_patches for one in slides)
+    return (
+        f"{_counted(len(slides), 'slide')} of {_counted(patients, 'patient or group', 'patients or groups')}, "
+        f"{_counted(held, 'slide')} held out; "
+        f"{_counted(patches, 'patch', 'patches')} of {', '.join(labels)}."
+    )
+
+
+def _counted(count: int, one: str, many: str = "") -> str:
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def _verdicts(diagnoses: Sequence[Diagnosis]) -> list[str]:
+    """Give what each is told; advice that is the same for all comes once."""
+    advice = {one.verdict.advice for one in diagnoses}
+    found = [_verdict(one, "" if len(advice) == 1 else one.verdict.advice) for one in diagnoses]
+    return [*found, *(f"<p>{html.escape(said)}</p>" for said in advice if len(advice) == 1 and said)]
+
+
+def _verdict(diagnosis: Diagnosis, advice: str) -> str:
+    first, *others = diagnosis.verdict.sentences
+    rest = html.escape(" ".join((*others, advice)).strip())
+    said = (
+        f"<b>{html.escape(diagnosis.run)}: {html.escape(first)}</b><br>{rest}<br><small>{taken_on(diagnosis)}</small>"
+    )
+    return f"<div class='verdict {diagnosis.verdict.finding}'>{said}</div>"
 
 
 def _measures(diagnoses: Sequence[Diagnosis]) -> str:
@@ -158,7 +203,7 @@ def _measures(diagnoses: Sequence[Diagnosis]) -> str:
         cells = [one.measures.get(name) for one in diagnoses]
         if any(cell is not None for cell in cells):
             rows.append([title, *("" if cell is None else _cell(cell) for cell in cells)])
-    return _table(["", *(html.escape(one.run) for one in diagnoses)], rows)
+    return _table(["", *(html.escape(one.run) for one in diagnoses)], rows, "measures")
 
 
 def _cell(measure: Measure) -> str:
@@ -175,7 +220,8 @@ def _scores(diagnoses: Sequence[Diagnosis]) -> str:
     for one in diagnoses:
         values = [one.measures[name] for name in ("training_auc", "held_out_auc", "generalization_gap")]
         rows.append([html.escape(one.run), html.escape(one.objective), *map(_short, values)])
-    return _table(["run", "objective", "training AUC", "held-out AUC", "difference"], rows)
+    about = "<p><small>AUC over patches on slides that it was trained on and on others (Tables 3 and 4*).</small></p>"
+    return _table(["run", "objective", "training AUC", "held-out AUC", "lost"], rows) + about
 
 
 def _short(measure: Measure) -> str:
@@ -187,26 +233,26 @@ def _short(measure: Measure) -> str:
 
 
 def _slides(findings: Sequence[SlideFinding]) -> str:
-    rows = [
-        [
-            html.escape(one.score.slide),
-            "trained on" if one.seen else "held out",
-            str(one.score.n_patches),
-            f"{one.score.accuracy:.3f}",
-            "-" if one.score.auc is None else f"{one.score.auc:.3f}",
-            f"{one.score.calibration_error:.3f}",
-        ]
-        for one in findings[:WORST]
-    ]
+    """The worst slides; the AUC is left out where no slide has two classes."""
+    with_auc = any(one.score.auc is not None for one in findings)
+    rows = []
+    for one in findings[:WORST]:
+        score = one.score
+        auc = ["-" if score.auc is None else f"{score.auc:.3f}"] if with_auc else []
+        where = "trained on" if one.seen else "held out"
+        numbers = [str(score.n_patches), f"{score.accuracy:.3f}", *auc, f"{score.calibration_error:.3f}"]
+        rows.append([html.escape(score.slide), html.escape(score.group), where, *numbers])
     more = f"<p><small>and {len(findings) - WORST} more</small></p>" if len(findings) > WORST else ""
-    return _table(["slide", "", "patches", "accuracy", "AUC", "ECE"], rows) + more
+    head = ["slide", "patient or group", "", "patches", "accuracy", *(["AUC"] if with_auc else []), "calibration error"]
+    return _table(head, rows) + more
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "plain") -> str:
     top = "".join(f"<th>{name}</th>" for name in head)
     lines = ("".join(f"<td>{cell}</td>" for cell in row) for row in rows)
-    return f"<table><tr>{top}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+    return f"<table class='{kind}'><tr>{top}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
-def _image(data: bytes, about: str) -> str:
-    return f"<img alt='{html.escape(about)}' src='data:image/png;base64,{base64.b64encode(data).decode('ascii')}'>"
+def _picture(data: bytes, about: str) -> str:
+    source = base64.b64encode(data).decode("ascii")
+    return f"<figure><img alt='' src='data:image/png;base64,{source}'><figcaption>{html.escape(about)}</figcaption></figure>"

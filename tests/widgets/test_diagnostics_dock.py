@@ -145,6 +145,9 @@ def test_two_runs_stand_side_by_side_and_a_report_is_written(qtbot, dock, projec
     qtbot.waitUntil(lambda: len(dock.shown) == 2, timeout=20_000)
     assert "first" in dock.verdict.text()
     assert "second" in dock.verdict.text()
+    assert dock.verdict.text().count("4 slides of 4 patients or groups") == 2
+    bar = dock.verticalScrollBar().sizeHint().width()
+    assert dock.widget().minimumSizeHint().width() <= dock.minimumWidth() - bar  # nothing is cut off in a narrow dock
     qtbot.mouseClick(dock.report_button, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: bool(opened), timeout=60_000)
     page = next(run for run in dock.chosen() if run.name == dock.shown[0].run) / "diagnosis" / "report.html"

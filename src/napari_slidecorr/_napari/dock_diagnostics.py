@@ -23,6 +23,7 @@ from napari_slidecorr._napari.patch_strip import PatchStrip
 from napari_slidecorr._napari.slide_findings import SlideFindings
 from napari_slidecorr._napari.torch_door import load_torch_for_job
 from napari_slidecorr._napari.travel import Traveller
+from napari_slidecorr.diagnosis_report import taken_on
 from napari_slidecorr.diagnostics.diagnosis import Diagnosis, ShownPatch, SlideFinding
 from napari_slidecorr.errors import ModelError
 from napari_slidecorr.events import Event, JobEnd, Notice
@@ -85,7 +86,9 @@ class DiagnosticsDock(Dock):
         self.measures_box = box("Measures", self.gauges)
         self.slides_box = box("Slides, the worst first", self.table)
         self.map_box = box("Map of features", self.by, self.map, self.key, self.strip)
-        self.likeness_box = box("How alike slides are to the model", self.likeness, QLabel(key_text()))
+        self.likeness_key = _text()
+        self.likeness_key.setText(key_text())
+        self.likeness_box = box("How alike slides are to the model", self.likeness, self.likeness_key)
         for part in self._results:
             self.body.addWidget(part)
         self.body.insertWidget(self.body.indexOf(self.slides_box) + 1, self.explain)
@@ -197,7 +200,7 @@ class DiagnosticsDock(Dock):
         if not found:
             self._tell_what_is_missing()
             return
-        self.verdict.setText("<br><br>".join(_verdict_html(one) for one in found))
+        self.verdict.setText(_verdicts_html(found))
         self.gauges.show_measures({one.run: one.measures for one in found})
         first = found[0]
         self.table.show_findings(first.slides)
@@ -273,12 +276,21 @@ class DiagnosticsDock(Dock):
             self.list_runs()
 
 
-def _verdict_html(diagnosis: Diagnosis) -> str:
+def _verdicts_html(found: Sequence[Diagnosis]) -> str:
+    """All verdicts; advice that is the same for all comes once, at the end."""
+    advice = {one.verdict.advice for one in found}
+    if len(advice) > 1:
+        return "<br><br>".join(_verdict_html(one, one.verdict.advice) for one in found)
+    return "<br><br>".join([*(_verdict_html(one, "") for one in found), *(said for said in advice if said)])
+
+
+def _verdict_html(diagnosis: Diagnosis, advice: str) -> str:
     found = diagnosis.verdict
     color = FINDING_COLORS[found.finding]
     first, *others = found.sentences
-    rest = " ".join((*others, found.advice)).strip()
-    return f"<b>{diagnosis.run}</b><br><span style='color:{color}; font-size: large'><b>{first}</b></span><br>{rest}"
+    rest = " ".join((*others, advice)).strip()
+    opening = f"<b>{diagnosis.run}</b><br><span style='color:{color}; font-size: large'><b>{first}</b></span><br>"
+    return f"{opening}{rest}<br><i>{taken_on(diagnosis)}</i>"
 
 
 def _text() -> QLabel:

@@ -23,8 +23,8 @@ class Likeness(QWidget):
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
 
     def sizeHint(self) -> QSize:
-        """A square."""
-        return QSize(220, 220)
+        """A square that fits into a dock."""
+        return QSize(300, 300)
 
     def show_likeness(self, slides: Sequence[str], values: Sequence[Sequence[float | None]]) -> None:
         """Replace what is shown."""

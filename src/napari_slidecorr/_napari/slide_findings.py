@@ -42,6 +42,7 @@ class SlideFindings(QTableWidget):
         """Replace what is shown."""
         self.findings = tuple(findings)
         self.setRowCount(len(findings))
+        self.setColumnHidden(COLUMNS.index("AUC"), all(one.score.auc is None for one in findings))
         for row, one in enumerate(findings):
             score = one.score
             auc = "-" if score.auc is None else f"{score.auc:.3f}"

@@ -76,7 +76,8 @@ def verdict(measures: Mapping[str, Measure], *, one_class_a_slide: bool = False)
     finding = _finding(gap, measures.get("average_performance_drop"))
     if finding != "slide" and one_class_a_slide:
         return Verdict("none", (ONE_CLASS, _loss_sentence(gap), *_about_features(measures)), "")
-    return Verdict(finding, (*_opening(finding), _loss_sentence(gap), *_about_features(measures)), ADVICE[finding])
+    features = _about_features(measures, used=finding == "slide")
+    return Verdict(finding, (*_opening(finding), _loss_sentence(gap), *features), ADVICE[finding])
 
 
 def _why_none(gap: Measure | None, measures: Mapping[str, Measure]) -> str:
@@ -119,11 +120,11 @@ def _loss_sentence(gap: Measure) -> str:
     return f"On slides it has not seen it {told} (between {gap.low:.2f} and {gap.high:.2f}{few})."
 
 
-def _about_features(measures: Mapping[str, Measure]) -> tuple[str, ...]:
+def _about_features(measures: Mapping[str, Measure], *, used: bool = False) -> tuple[str, ...]:
     found = []
     probe, inside = measures.get("slide_probe"), measures.get("within_class_probe")
     if probe is not None and probe.value is not None:
-        found.append(_probe_sentence(probe, inside))
+        found.append(_probe_sentence(probe, inside, used=used))
     index = measures.get("robustness_index")
     if index is not None and index.value is not None:
         by_chance = f" ({index.chance:.0%} by chance)" if index.chance is not None else ""
@@ -139,11 +140,11 @@ def _about_features(measures: Mapping[str, Measure]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _probe_sentence(probe: Measure, inside: Measure | None) -> str:
+def _probe_sentence(probe: Measure, inside: Measure | None, *, used: bool) -> str:
     said = f"Its features name the slide in {100 * (probe.value or 0):.0f} of 100 patches; chance is {100 * (probe.chance or 0):.0f}"
     if inside is not None and inside.value is not None:
         said += f" (inside one class {100 * inside.value:.0f}; chance {100 * (inside.chance or 0):.0f})"
     known = probe.chance_high is not None and (probe.value or 0) > probe.chance_high
-    return said + (
-        ". That alone is no fault: a slide can be seen and not be used." if known else ", so they do not know it."
-    )
+    if not known:
+        return f"{said}, so they do not know it."
+    return f"{said}." if used else f"{said}. That alone is no fault: a slide can be seen and not be used."
