@@ -131,7 +131,7 @@ def _cycles(following: Labels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     order: NDArray[np.int64] = np.empty(len(following), np.int64)
     seen = bytearray(len(following))
     starts = []
-    ahead, out, count = memoryview(following), memoryview(order), 0
+    ahead, out, count = following.data, order.data, 0
     for first in range(len(following)):
         if seen[first]:
             continue
