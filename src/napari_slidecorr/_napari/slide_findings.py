@@ -35,6 +35,7 @@ class SlideFindings(QTableWidget):
         self.horizontalHeader().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         for column in range(1, len(COLUMNS)):
             self.horizontalHeader().setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
+        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)  # names of slides differ at their ends
         self.setToolTip("Click a slide to go to the patch that the model got most wrong there.")
         self.cellClicked.connect(lambda row, _column: self.asked.emit(self.findings[row]))
 
@@ -46,7 +47,7 @@ class SlideFindings(QTableWidget):
         for row, one in enumerate(findings):
             score = one.score
             auc = "-" if score.auc is None else f"{score.auc:.3f}"
-            where = "trained on" if one.seen else "held out"
+            where = "trained" if one.seen else "held out"
             for column, text in enumerate((score.slide, where, f"{score.accuracy:.3f}", auc, str(score.n_patches))):
                 item = QTableWidgetItem(text)
                 item.setToolTip(f"{score.slide}\nGroup {score.group}\nCalibration error {score.calibration_error:.3f}")
