@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from napari_slidecorr.events import drain
 from napari_slidecorr.fast_config import FastConfig, HeadConfig
 from napari_slidecorr.geometry import PatchGeometry
 from napari_slidecorr.learning.heads import fit_head
+from napari_slidecorr.learning.held_out import FEW_GROUPS
 from napari_slidecorr.learning.labelled import Labelled
 from napari_slidecorr.learning.nuisance import (
     blind_to,
@@ -15,7 +17,8 @@ from napari_slidecorr.learning.nuisance import (
     slides_hold_several_classes,
     without_directions,
 )
-from napari_slidecorr.learning.remedies import RemedyTried, compare, paired_gain, remedies
+from napari_slidecorr.learning.remedies import FEWEST_GROUPS, RemedyTried, compare
+from napari_slidecorr.learning.remedy_table import CHANCE, needed_gain, paired_gain, remedies
 from napari_slidecorr.patches import PatchTable
 
 
@@ -52,7 +55,7 @@ def test_a_shift_of_slides_is_met_by_centring():
     report = compared(cohort(shift=2.0))
     assert report.proposal is not None
     assert report.proposal.remedy.centring > 0
-    assert report.proposal.gain > report.proposal.gain_error > 0
+    assert report.proposal.gain > report.proposal.needed > report.proposal.gain_error > 0
     assert "Proposed: centring" in report.sentence
     assert report.proposal.remedy.applied_to(FastConfig()).centring == report.proposal.remedy.centring
 
@@ -80,11 +83,37 @@ def test_the_plain_head_is_the_row_to_beat():
         assert row.gain == pytest.approx(row.auc - plain.auc, abs=1e-9)
 
 
-def test_few_groups_propose_nothing():
-    report = compared(cohort(slides=4, shift=3.0))
+@pytest.mark.parametrize("slides", [4, FEWEST_GROUPS - 1])
+def test_few_groups_propose_nothing(slides):
+    report = compared(cohort(slides=slides, shift=3.0))
     assert report.proposal is None
     assert "too few" in report.sentence
-    assert report.warning
+    assert bool(report.warning) == (slides < FEW_GROUPS)
+
+
+def test_another_fixed_penalty_is_shown_and_never_proposed():
+    report = compared(cohort(shift=1.0))
+    fixed = [row for row in report.rows if row.remedy.head.penalty is not None]
+    assert len(fixed) > 3
+    assert not any(row.helps for row in fixed)
+    assert not replace(fixed[0], gain=0.5, needed=0.01).helps
+    assert "not proposed" in report.table()
+
+
+def test_the_needed_gain_by_hand():
+    assert needed_gain(0.01, 15, 1) == pytest.approx(0.01 * 1.7613, rel=1e-4)  # t(0.95; 14), from a table
+    assert needed_gain(0.01, 5, 5) == pytest.approx(0.01 * 3.7469, rel=1e-4)  # t(0.99; 4)
+    assert np.isnan(needed_gain(0.01, 1, 3))
+
+
+def test_of_many_useless_remedies_the_best_is_rarely_proposed():
+    rng = np.random.default_rng(0)
+    proposed = 0
+    for _ in range(400):
+        shared = rng.normal(0, 0.01, 15)  # folds differ for all remedies alike
+        gains = [paired_gain(shared + rng.normal(0, 0.02, 15), 0.25) for _ in range(7)]
+        proposed += any(gain > needed_gain(error, 15, 7) for gain, error in gains)
+    assert proposed / 400 <= CHANCE
 
 
 def test_groups_are_held_out_together():

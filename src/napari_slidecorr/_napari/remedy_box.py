@@ -73,7 +73,7 @@ class RemedyBox(QWidget):
         self.table.setFont(font)
         self.table.setToolTip(
             "AUC of patches on held-out slides, all together and inside single slides; gain: difference to the plain head, "
-            "± its error."
+            "± its error; bold where that is more than chance may give."
         )
         self.table.hide()
         self.sentence = QLabel()

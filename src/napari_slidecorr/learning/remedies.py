@@ -1,7 +1,7 @@
 """What helps on these slides: remedies against slide-wise shift, each beside the plain head on slides not trained on.
 
 Everything is chosen inside the training slides of each fold; the row to beat is a linear head whose penalty was chosen
-there. A remedy is proposed only when its gain exceeds the error of that gain.
+there. A remedy is proposed only when its gain exceeds what the best of so many remedies may seem to gain by chance.
 """
 
 from __future__ import annotations
@@ -20,12 +20,20 @@ from napari_slidecorr.learning.heads import Probabilities, fit_head, fit_linear_
 from napari_slidecorr.learning.held_out import balanced_part, choose_penalty, few_groups_warning, fold_of_rows
 from napari_slidecorr.learning.labelled import Labelled
 from napari_slidecorr.learning.nuisance import check_several_classes, nuisance_directions, without_directions
-from napari_slidecorr.learning.remedy_table import Remedy, RemedyReport, RemedyRow, mean_of, paired_gain, remedies
+from napari_slidecorr.learning.remedy_table import (
+    Remedy,
+    RemedyReport,
+    RemedyRow,
+    mean_of,
+    needed_gain,
+    paired_gain,
+    remedies,
+)
 from napari_slidecorr.metrics import patch_auc
 
 FOLDS, REPEATS = 5, 3
-FEWEST_GROUPS = 5
-"""With fewer slides or patients the table is shown and nothing is proposed."""
+FEWEST_GROUPS = 2 * FOLDS
+"""With fewer slides or patients, two a fold, the table is shown and nothing is proposed."""
 
 MOST_ROWS, ROWS_TO_CHOOSE = 6000, 2000
 INNER_FOLDS = 3
@@ -142,6 +150,7 @@ class _Trial:
 def _compare(trial: _Trial, wanted: Sequence[Remedy]) -> Generator[Event, None, None]:
     rows: list[RemedyRow] = []
     plain = np.zeros((0, 2))
+    candidates = sum(remedy.may_be_proposed for remedy in wanted[1:])
     for done, remedy in enumerate(wanted):
         yield Event(phase=f"Trying {remedy.name}", done=done, total=len(wanted))
         try:
@@ -151,7 +160,7 @@ def _compare(trial: _Trial, wanted: Sequence[Remedy]) -> Generator[Event, None, 
         else:
             plain = found if not rows else plain
             ratio = 1 / max(trial.folds[0][1] - 1, 1)
-            rows.append(_row(remedy, found, plain[: len(found)], ratio))
+            rows.append(_row(remedy, found, plain[: len(found)], ratio, candidates))
         yield RemedyTried(phase=f"Tried {remedy.name}", done=done + 1, total=len(wanted), row=rows[-1])
     yield RemediesDone(phase="Compared", done=len(wanted), total=len(wanted), result=_report(trial, rows))
 
@@ -238,15 +247,19 @@ def _net_predictor(trial: _Trial, features: NDArray[np.floating], config: HeadCo
     return predict
 
 
-def _row(remedy: Remedy, found: NDArray[np.float64], plain: NDArray[np.float64], ratio: float) -> RemedyRow:
+def _row(
+    remedy: Remedy, found: NDArray[np.float64], plain: NDArray[np.float64], ratio: float, candidates: int
+) -> RemedyRow:
     (gain, error), (inside, inside_error) = (paired_gain(found[:, i] - plain[:, i], ratio) for i in (0, 1))
-    return RemedyRow(remedy, mean_of(found[:, 0]), mean_of(found[:, 1]), gain, error, inside, inside_error)
+    scores = int(np.isfinite(found[:, 0] - plain[:, 0]).sum())
+    needed = needed_gain(error, scores, candidates)
+    return RemedyRow(remedy, mean_of(found[:, 0]), mean_of(found[:, 1]), gain, error, needed, inside, inside_error)
 
 
 def _report(trial: _Trial, rows: Sequence[RemedyRow]) -> RemedyReport:
     groups = len({trial.of_slide[slide] for slide in np.unique(trial.slide_index)})
     helping = [row for row in rows[1:] if row.helps] if groups >= FEWEST_GROUPS else []
-    best = max(helping, key=lambda row: row.gain - row.gain_error, default=None)
+    best = max(helping, key=lambda row: row.gain - row.needed, default=None)
     return RemedyReport(
         tuple(rows),
         best,
@@ -262,9 +275,13 @@ def _report(trial: _Trial, rows: Sequence[RemedyRow]) -> RemedyReport:
 
 def _sentence(best: RemedyRow | None, plain: RemedyRow, groups: int) -> str:
     if best is not None:
-        return f"Proposed: {best.remedy.name}; its AUC on held-out slides is {best.gain:.3f} ± {best.gain_error:.3f} higher."
+        return (
+            f"Proposed: {best.remedy.name}; its AUC on held-out slides is {best.gain:.3f} ± {best.gain_error:.3f} higher; "
+            f"up to {best.needed:.3f} could be chance."
+        )
     if groups < FEWEST_GROUPS:
         return f"{groups} slides or patients are too few to propose anything; label on {FEWEST_GROUPS} or more."
     return (
-        f"No remedy needed, or none helps: nothing gains more than its error over the plain head (AUC {plain.auc:.3f})."
+        f"No remedy needed, or none helps: no gain over the plain head (AUC {plain.auc:.3f}) is larger than what could be "
+        "chance."
     )

@@ -12,6 +12,9 @@ from napari_slidecorr.config import CrossEntropyConfig, ScrConfig, SdaConfig
 from napari_slidecorr.fast_config import PENALTIES, FastConfig, HeadConfig
 from napari_slidecorr.settings import to_json
 
+CHANCE = 0.05
+"""How often something may be proposed, at most, where nothing that is compared helps."""
+
 
 @dataclass(frozen=True)
 class Remedy:
@@ -30,6 +33,11 @@ class Remedy:
     head: HeadConfig
     centring: float = 0.0
     projection: int = 0
+
+    @property
+    def may_be_proposed(self) -> bool:
+        """Whether it is more than another fixed penalty: the plain head chooses its own, on the same slides."""
+        return self.head.penalty is None
 
     def applied_to(self, config: FastConfig) -> FastConfig:
         """Give the settings of a training with this remedy; what has nothing to do with remedies stays."""
@@ -50,8 +58,10 @@ class RemedyRow:
     gain, gain_error : float
         Mean paired difference of `auc` to the plain head, and its standard error over folds and repeats (corrected for
         their overlap).
+    needed : float
+        What the gain must exceed, `needed_gain`; NaN where that is unknown.
     inside_gain, inside_error : float
-        The same of `inside_auc`.
+        As `gain` and `gain_error`, of `inside_auc`.
     refused : str
         Why it was not tried, in one sentence; empty otherwise.
     """
@@ -61,19 +71,20 @@ class RemedyRow:
     inside_auc: float = float("nan")
     gain: float = float("nan")
     gain_error: float = float("nan")
+    needed: float = float("nan")
     inside_gain: float = float("nan")
     inside_error: float = float("nan")
     refused: str = ""
 
     @property
     def helps(self) -> bool:
-        """Whether it gains more than its error, and does not lose more than its error inside slides."""
+        """Whether it gains more than it needs, and does not lose more than its error inside slides."""
         loses_inside = self.inside_gain < -self.inside_error  # False for NaN
-        return bool(self.gain > self.gain_error and self.gain > 0 and not loses_inside)
+        return bool(self.remedy.may_be_proposed and self.gain > max(self.needed, 0.0) and not loses_inside)
 
     def to_json(self) -> dict[str, Any]:
         """The row as plain values; NaN as None."""
-        numbers = ("auc", "inside_auc", "gain", "gain_error", "inside_gain", "inside_error")
+        numbers = ("auc", "inside_auc", "gain", "gain_error", "needed", "inside_gain", "inside_error")
         values = {name: _plain(getattr(self, name)) for name in numbers}
         remedy = self.remedy
         settings = {"head": to_json(remedy.head), "centring": remedy.centring, "projection": remedy.projection}
@@ -115,7 +126,7 @@ class RemedyReport:
 
     def table(self) -> str:
         """The report as text for people."""
-        head = ("remedy", "AUC", "gain", "inside a slide", "gain")
+        head = ("remedy", "AUC", "gain", "needed", "inside a slide", "gain")
         lines = [head, *(_cells(row) for row in self.rows)]
         widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
         rows = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines]
@@ -174,11 +185,41 @@ def paired_gain(differences: NDArray[np.float64], ratio: float) -> tuple[float, 
     return float(known.mean()), float(np.sqrt((1 / len(known) + ratio) * known.var(ddof=1)))
 
 
+def needed_gain(error: float, scores: int, candidates: int) -> float:
+    """Give what the gain of the best of several remedies must exceed to be believed.
+
+    Parameters
+    ----------
+    error : float
+        Of the gain, as `paired_gain` gives it.
+    scores : int
+        Folds and repeats that it is the mean of.
+    candidates : int
+        Remedies that were tried and might have been proposed.
+
+    Notes
+    -----
+    ``t(1 - CHANCE / candidates; scores - 1) * error``: the corrected resampled t-test, one-sided, after Bonferroni. Where
+    nothing helps, the best of all candidates exceeds it with a probability of `CHANCE` at most.
+
+    References
+    ----------
+    Bouckaert and Frank, "Evaluating the replicability of significance tests for comparing learning algorithms",
+    PAKDD 2004.
+    """
+    from scipy.special import stdtrit
+
+    if scores < 2 or candidates < 1:
+        return float("nan")
+    return float(stdtrit(scores - 1, 1 - CHANCE / candidates)) * error
+
+
 def _cells(row: RemedyRow) -> tuple[str, ...]:
     if row.refused:
-        return row.remedy.name, "refused", row.refused, "", ""
+        return row.remedy.name, "refused", row.refused, "", "", ""
     gains = [_signed(row.gain, row.gain_error), _signed(row.inside_gain, row.inside_error)]
-    return row.remedy.name, _number(row.auc), gains[0], _number(row.inside_auc), gains[1]
+    needed = _number(row.needed) if row.remedy.may_be_proposed else "not proposed"
+    return row.remedy.name, _number(row.auc), gains[0], needed, _number(row.inside_auc), gains[1]
 
 
 def _number(value: float) -> str:
