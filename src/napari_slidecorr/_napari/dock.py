@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from psygnal import SignalInstance
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEvent, QObject, QSize, Qt
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import (
     QComboBox,
@@ -30,6 +30,9 @@ from napari_slidecorr.session import sentence
 
 ERROR_COLOR = "#e5484d"
 """Readable on the dark and on the light theme."""
+
+WIDEST_PX = 440
+"""No content may make a dock wider than this by itself; small screens have 1366 pixels."""
 
 
 class MessageLine(QLabel):
@@ -91,6 +94,7 @@ class Dock(QScrollArea):
         self.listen(self.session.project_changed, self._offer_project)
         self._offer_project()
         self._join = timer(0, self._join_tabs, self)
+        self.verticalScrollBar().rangeChanged.connect(self._fit_width)
 
     def _offer_project(self) -> None:
         """While no project is open, lead to where one is opened."""
@@ -113,12 +117,31 @@ class Dock(QScrollArea):
             return False
         return True
 
+    def minimumSizeHint(self) -> QSize:
+        """As wide as what it holds: it scrolls up and down alone, and more would be cut at the edge."""
+        hint = super().minimumSizeHint()
+        if (content := self.widget()) is not None:
+            hint.setWidth(content.minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width())
+        return hint
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Ask for the width anew when a part of the content is shown, such as a map's."""
+        if event.type() == QEvent.Type.LayoutRequest and watched is self.widget():
+            self.updateGeometry()
+        return bool(super().eventFilter(watched, event))
+
     def showEvent(self, event: QShowEvent) -> None:
         """Once it stands in a window, see that the window's closing ends the job."""
         super().showEvent(event)
         watch_closing(self.window(), self.session)
         if self._join is not None:
             self._join.start()
+
+    def _fit_width(self, _low: int, high: int) -> None:
+        """Where the content scrolls, never be narrower than it and its bar, up to a bound: there is no scrolling sideways."""
+        bar = self.verticalScrollBar().sizeHint().width() if high else 0
+        least = min(self.widget().minimumSizeHint().width() + bar, WIDEST_PX)
+        self.setMinimumWidth(max(self.minimumWidth(), least))
 
     def _join_tabs(self) -> None:
         """Become a tab beside another dock; napari's menu would pile them up, each a few lines high. Later moves stay."""

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 TITLE = "Diagnosis"
 FINDING_COLORS = {"slide": "#d55e00", "tissue": "#009e73", "unclear": "#e69f00", "none": "#888888"}
+NAME_PX = 280
+"""Longer names in the legend are shortened in their middle."""
 MANY_NAMES = 12
 """More names than this get no legend."""
 
@@ -230,8 +232,11 @@ class DiagnosticsDock(Dock):
         if len(names) > MANY_NAMES:
             self.key.setText(f"{len(names)} of them; point at a patch to read its name.")
             return
-        parts = (f"<span style='color:{self.map.color_of(name)}'>&#9679;</span> {name}" for name in names)
+        parts = (f"<span style='color:{self.map.color_of(name)}'>&#9679;</span> {self._short(name)}" for name in names)
         self.key.setText("&nbsp; ".join(parts) + "<br>Click a patch, or draw around several.")
+
+    def _short(self, name: str) -> str:
+        return str(self.key.fontMetrics().elidedText(name, Qt.TextElideMode.ElideMiddle, NAME_PX))
 
     def _show_strip(self, patches: list[ShownPatch]) -> None:
         self.strip.show_patches(patches, self.session.project)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from qtpy.QtCore import Qt
 from qtpy.QtGui import QKeyEvent, QKeySequence
 from qtpy.QtWidgets import QFileDialog, QLabel, QSizePolicy
-from superqt import QCollapsible
 
 from napari_slidecorr import io
 from napari_slidecorr._napari import layers
@@ -19,6 +19,7 @@ from napari_slidecorr._napari.class_box import ClassBox
 from napari_slidecorr._napari.desk import desk_of
 from napari_slidecorr._napari.dock import Dock
 from napari_slidecorr._napari.errands import Errands
+from napari_slidecorr._napari.fold import Fold
 from napari_slidecorr._napari.import_preview import ImportPreview
 from napari_slidecorr._napari.keys import bound, html_table
 from napari_slidecorr._napari.parts import button, row
@@ -126,9 +127,7 @@ class RegionsDock(Dock):
         label = QLabel(f"<b>In the picture, while the regions layer is selected:</b>{html_table()}")
         label.setWordWrap(True)
         label.setMinimumHeight(label.heightForWidth(NARROWEST_PX - 70))  # unfolding would cut what is wrapped
-        folded = QCollapsible("Keys")
-        folded.addWidget(label)
-        self.body.addWidget(folded)
+        self.body.addWidget(Fold("Keys", label))
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """Let the keys of the picture work while the dock has the focus."""
@@ -215,7 +214,9 @@ class RegionsDock(Dock):
 
     def _on_slide(self, _slide_id: str = "") -> None:
         slide_id, editor = self.session.current_slide, self.desk.editor
-        self.slide_label.setText(f"Slide: {slide_id}" if slide_id else "No slide is in view.")
+        told = f"Slide: {slide_id}" if slide_id else "No slide is in view."
+        shown = self.slide_label.fontMetrics().elidedText(told, Qt.TextElideMode.ElideMiddle, NARROWEST_PX - 30)
+        self.slide_label.setText(shown)
         self.slide_label.setToolTip(slide_id or "")
         for each in (self.import_button, self.export_button):
             each.setEnabled(editor is not None)
