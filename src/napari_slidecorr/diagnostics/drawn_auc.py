@@ -43,7 +43,8 @@ def drawn_auc(
         share = np.divide(((drawn @ won) * drawn).sum(axis=1), pairs, out=np.zeros(len(drawn)), where=pairs > 0)
         total += share
         defined += pairs > 0
-    return np.divide(total, defined, out=np.full(len(drawn), np.nan), where=defined > 0)
+    found: Floats = np.divide(total, defined, out=np.full(len(drawn), np.nan), where=defined > 0)
+    return found
 
 
 def _won(
@@ -56,5 +57,5 @@ def _won(
         rest = np.sort(score[~positive & (slide == other)])
         below = np.searchsorted(rest, own, side="left") + np.searchsorted(rest, own, side="right")
         won[:, other] = np.bincount(of_own, below / 2, slides)
-    counts = (np.bincount(slide[side], minlength=slides).astype(np.float64) for side in (positive, ~positive))
-    return won, *counts
+    own_count, rest_count = (np.bincount(slide[side], minlength=slides) for side in (positive, ~positive))
+    return won, own_count.astype(np.float64), rest_count.astype(np.float64)
