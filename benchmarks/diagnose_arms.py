@@ -104,7 +104,7 @@ def settings(recipe: Recipe, epochs: int) -> TrainConfig:
 def diagnosed(project: Project, trial: Trial) -> Found:
     """Diagnose a run, or read what was found; a leaky run is asked for its held-out AUC alone."""
     if LEAKY in trial.variant:
-        numbers: Numbers = {"training_auc": trial.train_auc, "held_out_auc": trial.patch_auc}
+        numbers: Numbers = {"held_out_auc": trial.patch_auc}
         return Found(trial.variant, trial.seed, "leaky", numbers, {}, 0, 0)
     run = project.folder / "runs" / trial.run
     if not (run / FILE).exists():
