@@ -179,6 +179,7 @@ def as_markdown(rows: dict[str, Any]) -> str:
     for variant, row in rows.items():
         said = ", ".join(f"{what} {count}" for what, count in row["findings"].items())
         head.append(f"| {variant} | {said} | {' | '.join(_level(row['columns'][name]) for name in names)} |")
+    names = [name for name in names if any(row["columns"][name]["difference"] is not None for row in rows.values())]
     told = [f"| difference ± error | {' | '.join(COLUMNS[name] for name in names)} |", "|---" * (len(names) + 1) + "|"]
     for variant, row in list(rows.items())[1:]:
         told.append(f"| {variant} | {' | '.join(_difference(row['columns'][name]) for name in names)} |")
