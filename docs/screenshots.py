@@ -198,8 +198,10 @@ class Tutorial:
         target = Path.home() / f"{self.session.current_slide}.geojson"
 
         def save(dialog: Any) -> None:
+            from qtpy.QtWidgets import QDialogButtonBox
+
             dialog.selectFile(str(target))
-            dialog.accept()
+            dialog.findChild(QDialogButtonBox).button(QDialogButtonBox.StandardButton.Save).click()
 
         at.dialog(save)
         at.press(dock, "Export ...")
