@@ -146,7 +146,7 @@ class TrainingDock(Dock):
         """Go on with the newest training that was stopped or failed; its settings are shown in the form."""
         stopped = self.shelf.newest_stopped
         if stopped is None:
-            self.message.tell("There is no stopped training to go on with.", is_error=True)
+            self.message.tell("There is no stopped training to go on with; press Train to start one.", is_error=True)
             return False
         return self.resume_stored(stopped)
 
