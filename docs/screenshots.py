@@ -206,8 +206,6 @@ class Tutorial:
         at.dialog(save)
         at.press(dock, "Export ...")
         at.wait(target.is_file, 60)
-        at.rest(1)
-        at.shoot("11-export")
         self.tell("exported")
 
 
