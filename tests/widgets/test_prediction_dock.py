@@ -531,6 +531,12 @@ def test_a_lasso_on_wrong_tissue_makes_a_region_of_the_right_class(qtbot, shown,
     assert layer.mode == "pan_zoom"
 
 
+def test_nothing_is_cut_at_the_edge_when_the_map_comes(qtbot, shown, ends):
+    predict(qtbot, shown, ends)
+    qtbot.waitUntil(lambda: shown.widget().minimumSizeHint().width() <= shown.viewport().width(), timeout=20_000)
+    assert shown.panel.map_box.isVisible()
+
+
 def test_train_again_starts_from_the_model_of_the_map(qtbot, shown, ends):
     predict(qtbot, shown, ends)
     qtbot.waitUntil(lambda: shown.panel.shelf.current is not None, timeout=20_000)
