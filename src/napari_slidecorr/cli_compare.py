@@ -10,8 +10,7 @@ import typer
 
 from napari_slidecorr.cli_options import options_from
 from napari_slidecorr.cli_output import print_result, told_in_one_sentence
-from napari_slidecorr.comparison_table import DEFAULT_VARIANTS
-from napari_slidecorr.config import TrainConfig
+from napari_slidecorr.config import DEFAULT_VARIANTS, TrainConfig
 
 
 @told_in_one_sentence

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from napari_slidecorr.cli_output import print_result, told_in_one_sentence
-from napari_slidecorr.decision import Threshold
 from napari_slidecorr.errors import ConfigError, MapError
 
 if TYPE_CHECKING:
+    from napari_slidecorr.decision import Threshold
     from napari_slidecorr.project import Project
 
 

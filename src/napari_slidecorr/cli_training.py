@@ -12,12 +12,12 @@ from napari_slidecorr.cli_options import options_from
 from napari_slidecorr.cli_output import print_result, told_in_one_sentence
 from napari_slidecorr.config import TrainConfig
 from napari_slidecorr.errors import ConfigError
-from napari_slidecorr.events import EpochDone
-from napari_slidecorr.runs import RunRecord
 
 if TYPE_CHECKING:
     from napari_slidecorr.cross_validation import CrossValidation
+    from napari_slidecorr.events import EpochDone
     from napari_slidecorr.project import Project
+    from napari_slidecorr.runs import RunRecord
 
 Folder = Annotated[Path, typer.Argument(metavar="PROJECT", help="A project's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from napari_slidecorr.cohort import Split
 from napari_slidecorr.comparison_table import (
-    DEFAULT_VARIANTS,
     Comparison,
     Trial,
     Variant,
@@ -23,7 +22,7 @@ from napari_slidecorr.comparison_table import (
     trial_of,
     trials_csv,
 )
-from napari_slidecorr.config import TrainConfig
+from napari_slidecorr.config import DEFAULT_VARIANTS, TrainConfig
 from napari_slidecorr.errors import ConfigError, ProjectError
 from napari_slidecorr.events import Event, Notice
 from napari_slidecorr.held_out_file import NAME as HELD_OUT_NAME

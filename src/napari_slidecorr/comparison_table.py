@@ -37,7 +37,6 @@ OBJECTIVES: Mapping[str, ObjectiveConfig] = {
     "groupdro": GroupDroConfig(),
 }
 CJ, SN, LEAKY = "cj", "sn", "leaky"
-DEFAULT_VARIANTS = ("baseline", "scr", "cj", "scr+cj")
 SCORES = ("train_auc", "patch_auc", "inside_auc", "slide_auc")
 MANY_ALIKE = 0.9
 """Share of one class above which a slide counts as being of that class."""

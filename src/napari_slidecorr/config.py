@@ -299,6 +299,10 @@ class TrainConfig:
             )
 
 
+DEFAULT_VARIANTS = ("baseline", "scr", "cj", "scr+cj")
+"""What `napari_slidecorr.comparison.compare` trains side by side unless told otherwise."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
     """How a map is made; patch size, resolution and classes come from the model."""

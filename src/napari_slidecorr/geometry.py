@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from napari_slidecorr.errors import ConfigError, SlideError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 YX = tuple[int, int]
 
@@ -165,6 +167,8 @@ class Grid:
 
     def cells_at(self, axis: int, places_px: NDArray[np.floating]) -> NDArray[np.int64]:
         """Row (axis 0) or column (axis 1) of the cell that is drawn at each level-0 position; -1 where there is none."""
+        import numpy as np  # not above: `slidecorr --help` shall not wait for it
+
         index = np.floor((np.asarray(places_px) - self.corner_px[axis]) / self.stride_px[axis]).astype(np.int64)
         return np.where((index >= 0) & (index < self.shape[axis]), index, -1)
 

@@ -21,7 +21,7 @@ from napari_slidecorr.io import read_map, write_regions
 from napari_slidecorr.regions import RegionSet
 from napari_slidecorr.sample_data import COHORTS, make_cohort
 
-QUICK = ["--backbone", "resnet18", "--weights", "random", "--size-px", "32", "--seed", "1", "--device", "cpu"]
+QUICK = ["--backbone", "test_resnet", "--weights", "random", "--size-px", "32", "--seed", "1", "--device", "cpu"]
 
 
 def call(*arguments):

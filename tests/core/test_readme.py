@@ -87,7 +87,10 @@ def test_the_notebook_example_runs(slides_folder, capsys):
     code = block_after("<!-- example: notebook -->")
     assert len([line for line in code.splitlines() if line]) <= 12
     quick = code.replace(".svs", ".tif").replace("size_px=224", "size_px=32")
-    quick = quick.replace("TrainConfig(objective", "TrainConfig(weights='random', epochs=1, device='cpu', objective")
+    quick = quick.replace(
+        "TrainConfig(objective",
+        "TrainConfig(backbone='test_resnet', weights='random', epochs=1, device='cpu', objective",
+    )
     assert quick.count("epochs=1") == 1
     exec(compile(quick, "README.md", "exec"), {"__name__": "notebook"})  # noqa: S102 - the README's own example
     assert "tumour" in capsys.readouterr().out
@@ -101,8 +104,9 @@ def test_the_shell_example_runs(slides_folder):
         assert name == "slidecorr"
         expanded = [path for one in arguments for path in (sorted(glob.glob(one)) if "*" in one else [one])]  # noqa: PTH207
         trains = arguments[0] in ("train", "fast-train", "compare")
-        quick = ["--weights", "random", "--size-px", "32", "--device", "cpu"] if trains else []
-        quick += ["--epochs", "1"] if arguments[0] == "compare" else []
+        small = ["--backbone", "test_resnet", "--weights", "random", "--size-px", "32", "--device", "cpu"]
+        quick = small if trains else []
+        quick = [*quick, "--epochs", "1"] if arguments[0] == "compare" else quick
         expanded = ["1" if one in ("10", "3") else one for one in expanded]
         outcome = CliRunner().invoke(app, [*expanded, *quick], catch_exceptions=False)
         assert outcome.exit_code == 0, outcome.output

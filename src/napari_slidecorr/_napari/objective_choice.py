@@ -8,7 +8,7 @@ from qtpy.QtWidgets import QCheckBox, QGridLayout, QLabel, QSpinBox, QVBoxLayout
 
 from napari_slidecorr._napari.parts import button, row
 from napari_slidecorr._napari.training_progress import wrapped_line
-from napari_slidecorr.comparison_table import DEFAULT_VARIANTS
+from napari_slidecorr.config import DEFAULT_VARIANTS
 
 VARIANTS = {
     "baseline": "Cross-entropy alone; what the others are compared with.",
