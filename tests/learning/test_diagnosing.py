@@ -292,6 +292,16 @@ def test_wide_intervals_leave_it_open():
     assert "make that wide" in found(0.04, -0.1, 0.3, slides=2).text
 
 
+def test_a_model_that_has_learnt_nothing_is_not_praised():
+    nothing_lost = Measure("generalization_gap", 0.0, -0.05, 0.05, 0.0, n_slides=20)
+    guesses = Measure("training_auc", 0.52, n_slides=20)
+    said = verdict({"generalization_gap": nothing_lost, "training_auc": guesses})
+    assert (said.finding, said.advice) == ("none", "")
+    assert "AUC 0.52" in said.sentences[0]
+    knows = Measure("training_auc", 0.7, n_slides=20)
+    assert verdict({"generalization_gap": nothing_lost, "training_auc": knows}).finding == "tissue"
+
+
 def test_few_slides_carry_no_verdict():
     few = Measure("generalization_gap", 0.2, 0.1, 0.3, n_slides=2, n_patches=50)
     said = verdict({"generalization_gap": few})

@@ -16,6 +16,9 @@ LOSS = 0.05
 DROP = -0.1
 """Share of its accuracy that a head loses when class and slide are tied, from which features are said to invite it."""
 
+LEARNT = 0.7
+"""AUC on its own training slides below which a model has nothing that it could lose on others."""
+
 ONE_CLASS = (
     "No verdict: every training slide is labelled with one class, so that slide and tissue cannot be told apart. Label two "
     "classes or more on some slides."
@@ -76,6 +79,8 @@ def verdict(measures: Mapping[str, Measure], *, one_class_a_slide: bool = False)
     finding = _finding(gap, measures.get("average_performance_drop"))
     if finding != "slide" and one_class_a_slide:
         return Verdict("none", (ONE_CLASS, _loss_sentence(gap), *_about_features(measures)), "")
+    if finding != "slide" and (reason := _why_nothing_to_lose(measures.get("training_auc"))):
+        return Verdict("none", (reason, _loss_sentence(gap), *_about_features(measures)), "")
     features = _about_features(measures, used=finding == "slide")
     return Verdict(finding, (*_opening(finding), _loss_sentence(gap), *features), ADVICE[finding])
 
@@ -91,6 +96,15 @@ def _why_none(gap: Measure | None, measures: Mapping[str, Measure]) -> str:
     if gap.low is None or gap.high is None:
         return "No verdict: the held-out slides are too few for an interval; hold out more."
     return ""
+
+
+def _why_nothing_to_lose(training: Measure | None) -> str:
+    if training is None or training.value is None or training.value >= LEARNT:
+        return ""
+    return (
+        f"No verdict: the model hardly tells the classes apart on its own training slides (AUC {training.value:.2f}; 0.5 is "
+        "guessing), so that it has nothing to lose on others. Train longer, from other weights, or label more."
+    )
 
 
 def _finding(gap: Measure, drop: Measure | None) -> Finding:
