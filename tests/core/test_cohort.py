@@ -20,6 +20,12 @@ def test_a_quarter_of_eight_slides_is_two():
     assert split == split_by_group(groups, classes, fraction=0.25, seed=0)
 
 
+@pytest.mark.parametrize(("slides", "fraction", "held"), [(20, 0.05, 1), (20, 0.01, 1), (3, 0.7, 2), (2, 0.99, 1)])
+def test_the_share_is_rounded_and_both_sides_get_one(slides, fraction, held):
+    groups, classes = cohort(slides)
+    assert len(split_by_group(groups, classes, fraction=fraction, seed=0).validation) == held
+
+
 def test_another_seed_can_hold_out_others():
     groups, classes = cohort(8)
     assert len({split_by_group(groups, classes, fraction=0.25, seed=seed).validation for seed in range(10)}) > 1

@@ -1,5 +1,6 @@
 import itertools
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,8 +11,12 @@ from napari_slidecorr.geometry import Box, Grid, PatchGeometry
 
 def test_a_box_that_ends_before_it_begins_is_refused():
     assert Box(2, 3, 5, 7).shape == (3, 4)
+    assert Box(2, 3, 2, 7).shape == (0, 4)
+    assert Box(2, 3, 5, 3).shape == (3, 0)
     with pytest.raises(ConfigError):
         Box(5, 0, 4, 1)
+    with pytest.raises(ConfigError):
+        Box(0, 5, 1, 4)
 
 
 @pytest.mark.parametrize(
@@ -20,6 +25,7 @@ def test_a_box_that_ends_before_it_begins_is_refused():
         pytest.param(224, 0.5, (0.25, 0.25), (448, 448), id="finer slide"),
         pytest.param(224, 0.5, (0.499, 0.499), (224, 224), id="nearly the same"),
         pytest.param(100, 1.0, (0.5, 0.25), (200, 400), id="y and x apart"),
+        pytest.param(16, 0.01, (0.5, 0.5), (1, 1), id="never nothing"),
         pytest.param(64, None, None, (64, 64), id="level-0 pixels"),
         pytest.param(64, None, (0.25, 0.25), (64, 64), id="level-0 pixels whatever they are"),
     ],
@@ -91,3 +97,32 @@ def test_blocks_cover_every_cell_once(rows, columns, size):
         for column in range(c.start, c.stop)
     ]
     assert sorted(seen) == [(row, column) for row in range(rows) for column in range(columns)]
+
+
+def test_a_grid_of_patches_that_are_not_square_keeps_y_and_x_apart():
+    grid = Grid.over((100, 91), (15, 9), (10, 3), (0.5, 0.25))
+    assert grid.origin_px == (-7, -4)
+    assert all(isinstance(value, int) for value in grid.origin_px)
+    assert grid.patch_box(2, 3) == Box(13, 5, 28, 14)
+    assert grid.scale == (5.0, 0.75)
+    assert grid.translate == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(("length", "start"), [(9, 0), (8, 0), (5, -2)])
+def test_a_patch_that_is_as_large_as_the_slide_or_larger_lies_around_its_middle(length, start):
+    grid = Grid((1, 1), (3, 3), (8, 8), (8, 8), None, (length, length))
+    expected = 1 if length == 9 else start
+    assert grid.patch_starts_px(0) == [expected]
+    assert isinstance(grid.patch_starts_px(0)[0], int)
+
+
+def test_the_cell_below_a_place_is_the_one_that_is_drawn_there():
+    grid = Grid.over((100, 60), (15, 9), (10, 3))
+    for axis in (0, 1):
+        edges = grid.cell_edges_px(axis)
+        middles = [(low + high) / 2 for low, high in itertools.pairwise(edges)]
+        assert grid.cells_at(axis, np.array(middles)).tolist() == list(range(grid.shape[axis]))
+    first, last = grid.corner_px[0], grid.corner_px[0] + 10 * grid.shape[0]
+    places = np.array([first - 0.01, first, first + 9.99, first + 10, last - 0.01, last])
+    assert grid.cells_at(0, places).tolist() == [-1, 0, 0, 1, grid.shape[0] - 1, -1]
+    assert grid.cells_at(0, places).dtype == np.int64

@@ -41,6 +41,10 @@ def test_pairs(index, pairs):
     assert same_slide_pairs(np.asarray(index, int)) == pairs
 
 
+def test_a_class_of_a_single_patch_has_its_share():
+    np.testing.assert_allclose(class_shares(table_of([(1, 3), (0, 2)])), (0.25, 0.75))
+
+
 @given(tables, st.integers(2, 8), st.integers(1, 5), st.integers(0, 3))
 @example(table_of([(0, 9), (9, 0)]), 2, 4, 0)
 @example(table_of([(9, 1)]), 2, 1, 0)
