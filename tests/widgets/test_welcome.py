@@ -83,7 +83,7 @@ def test_one_click_makes_sample_slides_opens_the_first_and_leads_to_training(doc
     assert "train a model" in dock.next_step.label.text()
     assert dock.next_step.button.text() == "Open Training"
     click(qtbot, dock.next_step.button)
-    assert "Training (napari-slidecorr)" in dock.viewer.window.dock_widgets
+    assert "Training (Slide correlation)" in dock.viewer.window.dock_widgets
 
 
 def test_sample_slides_can_be_cancelled_and_made_again(dock, qtbot):
@@ -117,7 +117,7 @@ def test_my_slides_become_a_project_and_the_next_step_is_to_draw(dock, small_sli
     assert dock.table.ids == ("one", "two")
     qtbot.waitUntil(lambda: "draw a few regions" in dock.next_step.label.text(), timeout=20_000)
     click(qtbot, dock.next_step.button)
-    assert isinstance(dock.viewer.window.dock_widgets["Regions (napari-slidecorr)"], RegionsDock)
+    assert isinstance(dock.viewer.window.dock_widgets["Regions (Slide correlation)"], RegionsDock)
 
 
 def test_my_slides_may_join_a_project_that_there_is(dock, small_slides, tmp_path, qtbot, monkeypatch):

@@ -121,13 +121,15 @@ class Dock(QScrollArea):
         """As wide as what it holds: it scrolls up and down alone, and more would be cut at the edge."""
         hint = super().minimumSizeHint()
         if (content := self.widget()) is not None:
-            hint.setWidth(content.minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width())
+            around = self.verticalScrollBar().sizeHint().width() + 2 * self.frameWidth()
+            hint.setWidth(content.minimumSizeHint().width() + around)
         return hint
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """Ask for the width anew when a part of the content is shown, such as a map's."""
         if event.type() == QEvent.Type.LayoutRequest and watched is self.widget():
             self.updateGeometry()
+            self._fit_width(0, self.verticalScrollBar().maximum())  # a width that is set counts more than the hint
         return bool(super().eventFilter(watched, event))
 
     def showEvent(self, event: QShowEvent) -> None:
@@ -140,7 +142,7 @@ class Dock(QScrollArea):
     def _fit_width(self, _low: int, high: int) -> None:
         """Where the content scrolls, never be narrower than it and its bar, up to a bound: there is no scrolling sideways."""
         bar = self.verticalScrollBar().sizeHint().width() if high else 0
-        least = min(self.widget().minimumSizeHint().width() + bar, WIDEST_PX)
+        least = min(self.widget().minimumSizeHint().width() + bar + 2 * self.frameWidth(), WIDEST_PX)
         self.setMinimumWidth(max(self.minimumWidth(), least))
 
     def _join_tabs(self) -> None:
