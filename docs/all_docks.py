@@ -2,8 +2,8 @@
 
 Needs a display; without one run it under a virtual one. Names what is cut off or has no tool tip::
 
-    xvfb-run -a -s "-screen 0 1600x1200x24" python docs/all_docks.py --out /tmp/docks
-    QT_SCALE_FACTOR=1.5 xvfb-run -a -s "-screen 0 2100x1200x24" python docs/all_docks.py --out /tmp/docks-150 --themes dark
+    xvfb-run -a -s "-screen 0 1600x1200x24" python docs/all_docks.py --out docks
+    QT_SCALE_FACTOR=1.5 xvfb-run -a -s "-screen 0 2100x1200x24" python docs/all_docks.py --out docks-150 --themes dark
 """
 
 from __future__ import annotations
