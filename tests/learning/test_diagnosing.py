@@ -287,6 +287,23 @@ def test_slides_of_one_class_each_can_be_blamed_and_never_be_cleared():
     assert verdict({"generalization_gap": lost}, one_class_a_slide=True).finding == "slide"
 
 
+@pytest.mark.parametrize(("high", "finding"), [(0.019, "unclear"), (0.021, "slide")])
+def test_the_slide_is_not_blamed_for_a_loss_where_knowing_it_would_hardly_help(high, finding):
+    leak = Measure("leakage_gap", 0.005, -0.004, high, 0.0, n_slides=64, n_patches=1000)
+    said = found(0.08, 0.02, 0.14, leakage_gap=leak)
+    assert said.finding == finding
+    assert ("promise 0.005 AUC more" in said.text) == (finding == "unclear")
+    lost = Measure("generalization_gap", 0.08, 0.02, 0.14, 0.0, n_slides=6, n_patches=500)
+    tied = verdict({"generalization_gap": lost, "leakage_gap": leak}, one_class_a_slide=True)
+    assert tied.finding == "slide"  # where class and slide go together a careless split promises nothing more
+
+
+def test_features_that_take_the_slide_for_the_class_are_blamed_all_the_same():
+    leak = Measure("leakage_gap", 0.005, -0.004, 0.01, 0.0, n_slides=64, n_patches=1000)
+    drop = Measure("average_performance_drop", -0.3, -0.4, -0.2, 0.0, n_slides=6, n_patches=500)
+    assert found(0.08, 0.02, 0.14, leakage_gap=leak, average_performance_drop=drop).finding == "slide"
+
+
 def test_wide_intervals_leave_it_open():
     assert found(0.04, -0.1, 0.3, slides=2).finding == "unclear"
     assert "make that wide" in found(0.04, -0.1, 0.3, slides=2).text

@@ -16,6 +16,9 @@ LOSS = 0.05
 DROP = -0.1
 """Share of its accuracy that a head loses when class and slide are tied, from which features are said to invite it."""
 
+FLATTERED = 0.02
+"""What patches dealt at random must promise beyond whole slides before the slide can be blamed for a loss."""
+
 LEARNT = 0.7
 """AUC on its own training slides below which a model has nothing that it could lose on others."""
 
@@ -76,13 +79,17 @@ def verdict(measures: Mapping[str, Measure], *, one_class_a_slide: bool = False)
     if reason := _why_none(gap, measures):
         return Verdict("none", (reason, *_about_features(measures)), "")
     assert gap is not None  # noqa: S101 - _why_none has seen to it
-    finding = _finding(gap, measures.get("average_performance_drop"))
+    innocent = not one_class_a_slide and _slides_teach_nothing(measures.get("leakage_gap"))
+    finding = _finding(gap, measures.get("average_performance_drop"), innocent=innocent)
     if finding != "slide" and one_class_a_slide:
         return Verdict("none", (ONE_CLASS, _loss_sentence(gap), *_about_features(measures)), "")
     if finding != "slide" and (reason := _why_nothing_to_lose(measures.get("training_auc"))):
         return Verdict("none", (reason, _loss_sentence(gap), *_about_features(measures)), "")
+    told = (*_opening(finding), _loss_sentence(gap))
+    if finding == "unclear" and innocent and (gap.value or 0.0) >= LOSS:
+        told = (*told, _innocent_sentence(measures["leakage_gap"]))
     features = _about_features(measures, used=finding == "slide")
-    return Verdict(finding, (*_opening(finding), _loss_sentence(gap), *features), ADVICE[finding])
+    return Verdict(finding, (*told, *features), ADVICE[finding])
 
 
 def _why_none(gap: Measure | None, measures: Mapping[str, Measure]) -> str:
@@ -107,9 +114,14 @@ def _why_nothing_to_lose(training: Measure | None) -> str:
     )
 
 
-def _finding(gap: Measure, drop: Measure | None) -> Finding:
+def _slides_teach_nothing(leak: Measure | None) -> bool:
+    """Whether a head that knows the slides does no better on them than one that does not."""
+    return leak is not None and leak.high is not None and leak.high < FLATTERED
+
+
+def _finding(gap: Measure, drop: Measure | None, *, innocent: bool) -> Finding:
     value, low, high = gap.value or 0.0, gap.low or 0.0, gap.high or 0.0
-    if value >= LOSS and low > 0:
+    if value >= LOSS and low > 0 and not innocent:
         return "slide"
     if drop is not None and drop.high is not None and drop.high < DROP and value >= LOSS:
         return "slide"
@@ -132,6 +144,15 @@ def _loss_sentence(gap: Measure) -> str:
     )
     few = f"; {gap.n_slides} held-out slides make that wide" if gap.n_slides < FEWEST_SLIDES else ""
     return f"On slides it has not seen it {told} (between {gap.low:.2f} and {gap.high:.2f}{few})."
+
+
+def _innocent_sentence(leak: Measure) -> str:
+    promised = max(leak.value or 0.0, 0.0)
+    return (
+        f"Knowing the slides would hardly help, though: patches dealt at random promise {promised:.3f} AUC more than whole "
+        f"slides (at most {leak.high:.3f}). So the held-out slides may simply be harder, or the model has learnt its own "
+        "patches by heart: train with other slides held out, or for fewer epochs."
+    )
 
 
 def _about_features(measures: Mapping[str, Measure], *, used: bool = False) -> tuple[str, ...]:
