@@ -1,15 +1,20 @@
-"""What a run says of the patches that it held out, as CSV in the run's folder: a line a patch."""
+"""What a run says of the patches that it held out, as CSV in the run's folder: a line a patch.
+
+A fast run, whose heads hold out each slide in turn, writes all its patches; NaN are the probabilities of those that no head held out.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_slidecorr.errors import ProjectError
+from napari_slidecorr.geometry import YX, PatchGeometry
 from napari_slidecorr.io.atomic import atomic_write_text
 from napari_slidecorr.patches import PatchTable
 
@@ -77,3 +82,44 @@ def read_told(run: Path) -> tuple[NDArray[np.str_], NDArray[np.int64], NDArray[n
         return np.asarray([row[0] for row in rows], np.str_), label, probabilities.reshape(len(rows), len(classes))
     except (OSError, ValueError, IndexError) as error:
         raise ProjectError(f"{path}: cannot be read ({error}); delete it, and resume the comparison.") from error
+
+
+def read_own_patches(
+    run: Path, classes: Sequence[str], geometry: PatchGeometry, footprints: Mapping[str, YX]
+) -> tuple[PatchTable, NDArray[np.float32]]:
+    """Read the patches that a fast run was trained on, and what was said of each by a head that had not seen its slide.
+
+    Parameters
+    ----------
+    classes : sequence of str
+        In the model's order.
+    footprints : mapping of slide id to (int, int)
+        Of the slides that are still there; patches of others are left out.
+
+    Returns
+    -------
+    PatchTable
+    ndarray, shape (P, K), float32
+        NaN for patches that no head held out.
+
+    Raises
+    ------
+    ProjectError
+        If the file is missing, damaged or of other classes.
+    """
+    path = run / NAME
+    try:
+        head, *rows = list(csv.reader(path.read_text("utf-8").splitlines()))
+        if head[4:] != [f"p_{name}" for name in classes]:
+            raise ValueError(f"its columns are {', '.join(head)}")
+        rows = [row for row in rows if row[0] in footprints]
+        slides = tuple(dict.fromkeys(row[0] for row in rows))
+        place = np.asarray([(int(row[1]), int(row[2])) for row in rows], np.int64).reshape(-1, 2)
+        label = np.asarray([classes.index(row[3]) for row in rows], np.int16)
+        said = np.asarray([[float(p) for p in row[4:]] for row in rows], np.float32).reshape(-1, len(classes))
+    except (OSError, ValueError, IndexError) as error:
+        raise ProjectError(f"{path}: cannot be read ({error}); train the model again.") from error
+    index = np.asarray([slides.index(row[0]) for row in rows], np.int32)
+    sizes = tuple(footprints[slide] for slide in slides)
+    table = PatchTable(place[:, 0], place[:, 1], index, label, slides, tuple(classes), sizes, geometry)
+    return table, said

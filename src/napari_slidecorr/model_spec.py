@@ -14,6 +14,10 @@ from napari_slidecorr.stain import Stain
 FORMAT = 1
 
 
+FOLDS = "folds"
+"""`ModelSpec.kept` of a model whose held-out figures come from its siblings, each without one fold of slides."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """Everything that prediction must take from the model and cannot choose itself.
@@ -43,7 +47,7 @@ class ModelSpec:
     epoch : int
         After which epoch of the training the weights were kept, counted from 1; 0 in models of older versions.
     kept : str
-        ``last`` or ``best``: why this epoch.
+        ``last`` or ``best``: why this epoch; `FOLDS` for a head that has seen every slide.
     split : str
         ``slides``, or ``patches`` for a leaky comparison, whose held-out figures flatter.
     other_weights : str

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from napari_slidecorr.config import PatchConfig
 from napari_slidecorr.errors import CohortError, ModelError, ProjectError
 from napari_slidecorr.events import Event, Notice
-from napari_slidecorr.model_spec import ModelSpec
+from napari_slidecorr.held_out_file import NAME as HELD_OUT_NAME
+from napari_slidecorr.held_out_file import read_own_patches
+from napari_slidecorr.model_spec import FOLDS, ModelSpec
 from napari_slidecorr.patches import patches_sha256
 from napari_slidecorr.project import MODEL_FILE, Project
 from napari_slidecorr.settings import from_json
@@ -114,13 +116,19 @@ def _doubts(subject: Subject, spec: ModelSpec, gone: list[str], trained_on: str 
         yield f"{', '.join(gone)}: no longer in the project or without regions, so not looked at."
     elif spec.split == "patches":
         yield f"{subject.run}: {LEAKY_RUN}"
-    elif trained_on is not None and patches_sha256(subject.seen, subject.unseen) != trained_on:
+    elif (
+        subject.out_of_fold is None
+        and trained_on is not None
+        and patches_sha256(subject.seen, subject.unseen) != trained_on
+    ):
         yield f"{subject.run}: {CHANGED}"
 
 
 def _subject(project: Project, run: Path, spec: ModelSpec, settings: dict[str, Any]) -> tuple[Subject, list[str]]:
     from napari_slidecorr.learning.diagnosing import Subject
 
+    if spec.kept == FOLDS and (run / HELD_OUT_NAME).exists():
+        return _of_folds(project, run, spec, settings)
     table = _table(project, spec, settings)
     leaky = spec.split == "patches"
     sides = spec.train_slides, () if leaky else spec.validation_slides
@@ -132,6 +140,22 @@ def _subject(project: Project, run: Path, spec: ModelSpec, settings: dict[str, A
     model, spec = project.load_model(run)
     known = () if leaky or (twice := leakage_by_training(run)) is None else (twice,)
     return Subject(run.name, model, spec, seen, unseen, slides, groups, start, why, known), gone
+
+
+def _of_folds(project: Project, run: Path, spec: ModelSpec, settings: dict[str, Any]) -> tuple[Subject, list[str]]:
+    """A head on frozen features has seen all slides, and is judged by siblings, each of which had not seen some."""
+    from napari_slidecorr.learning.diagnosing import Subject
+
+    known = {slide.id for slide in project.cohort}
+    slides = {slide: project.slide(slide) for slide in spec.train_slides if slide in known}
+    gone = [slide for slide in spec.train_slides if slide not in slides]
+    footprints = {name: spec.geometry.footprint_px(slide.mpp, name) for name, slide in slides.items()}
+    table, out_of_fold = read_own_patches(run, spec.classes, spec.geometry, footprints)
+    start, why = _start(spec, settings)
+    groups = {slide.id: slide.group for slide in project.cohort}
+    model, spec = project.load_model(run)
+    nobody = table.of_slides([])
+    return Subject(run.name, model, spec, table, nobody, slides, groups, start, why, out_of_fold=out_of_fold), gone
 
 
 def _table(project: Project, spec: ModelSpec, settings: dict[str, Any]) -> PatchTable:

@@ -1,6 +1,7 @@
 """The fast way as a user has it: real slide files, real commands."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from napari_slidecorr.learning.extractor import Extractor
 from napari_slidecorr.learning.features import FeaturesDone
 from napari_slidecorr.project import Project
 from napari_slidecorr.regions import Region, RegionSet
+from napari_slidecorr.run_diagnosis import diagnose_run
 from napari_slidecorr.sample_data import make_cohort
 
 QUICK = ["--backbone", "test_resnet", "--weights", "random", "--size-px", "32", "--device", "cpu"]
@@ -63,6 +65,36 @@ def test_features_then_a_head_then_a_map(project, monkeypatch):
     (made,) = call_json("predict", project.folder, "--slide", chosen, "--device", "cpu")["maps"]
     assert np.isfinite(read_map(made["map"]).probabilities).any()
     assert call_json("info", project.folder)["runs"]
+
+
+def test_a_head_is_diagnosed_by_what_its_siblings_said_of_slides_they_had_not_seen(project):
+    trained = drain(fast_train(project, CONFIG, name="judged"))
+    found = drain(diagnose_run(project, "judged", device="cpu"))
+    told = found.measures
+    assert told["training_auc"].value == pytest.approx(trained.epochs[0].train_auc, abs=1e-3)
+    assert told["held_out_auc"].value == pytest.approx(trained.epochs[0].validation_auc, abs=1e-6)
+    lost = trained.epochs[0].train_auc - trained.epochs[0].validation_auc
+    assert told["generalization_gap"].value == pytest.approx(lost, abs=1e-3)
+    assert told["held_out_auc"].n_slides == 4
+    assert not any(finding.seen for finding in found.slides)
+    assert "4 slides are too few" in found.verdict.text
+
+
+def test_a_head_that_centres_is_diagnosed_on_centred_features(project):
+    trained = drain(fast_train(project, replace(CONFIG, centring=0.5), name="centred"))
+    told = drain(diagnose_run(project, "centred", device="cpu")).measures
+    assert told["training_auc"].value == pytest.approx(trained.epochs[0].train_auc, abs=1e-3)
+
+
+def test_a_head_whose_held_out_figures_are_damaged_is_refused(project):
+    drain(fast_train(project, CONFIG, name="damaged"))
+    path = project.folder / "runs" / "damaged" / "held_out.csv"
+    whole = path.read_text("utf-8")
+    path.write_text(whole.replace("p_tumour", "p_other"), "utf-8")
+    with pytest.raises(ProjectError, match=r"held_out\.csv: .*its columns are"):
+        drain(diagnose_run(project, "damaged", device="cpu"))
+    path.unlink()  # an older version wrote none
+    assert drain(diagnose_run(project, "damaged", device="cpu")).measures["held_out_auc"].value is None
 
 
 def test_remedies_are_told_as_json(project):

@@ -14,13 +14,17 @@ from napari_slidecorr.diagnostics.slide_probe import slide_probe, within_class_p
 COUNT = 10
 
 
-def measure(seen: FeatureTable, unseen: FeatureTable, *, seed: int = 0) -> Iterator[Measure]:
+def measure(
+    seen: FeatureTable, unseen: FeatureTable, *, judged: FeatureTable | None = None, seed: int = 0
+) -> Iterator[Measure]:
     """Take every measure of a model.
 
     Parameters
     ----------
     seen, unseen : FeatureTable
         Patches of the slides that it was trained on, and of those it has not seen; ``unseen`` may be empty.
+    judged : FeatureTable, optional
+        Patches with what is said of them by a model that has not seen their slide, where that is not ``unseen``.
 
     Yields
     ------
@@ -28,11 +32,12 @@ def measure(seen: FeatureTable, unseen: FeatureTable, *, seed: int = 0) -> Itera
         Each as soon as it is known; `COUNT` in all. Those of features are taken on both kinds of slides together.
     """
     training = auc_over_slides(seen, "training_auc", seed=seed)
-    held_out = _held_out(unseen, seed)
+    judged = unseen if judged is None else judged
+    held_out = _held_out(judged, seed)
     yield training
     yield held_out
     yield generalization_gap(training, held_out)
-    yield _calibration(unseen)
+    yield _calibration(judged)
     together = _together(seen, unseen)
     yield slide_probe(together, seed=seed)
     yield within_class_probe(together, seed=seed)

@@ -26,6 +26,7 @@ from napari_slidecorr.diagnostics.shortcut import ShortcutCurve, shortcut_curve
 from napari_slidecorr.diagnostics.verdict import verdict
 from napari_slidecorr.errors import CohortError
 from napari_slidecorr.events import Event
+from napari_slidecorr.learning.centring import slide_centre
 from napari_slidecorr.learning.extractor import Extractor
 from napari_slidecorr.learning.feature_store import FeatureCache
 from napari_slidecorr.learning.features import TableFeaturesDone, table_features
@@ -59,6 +60,8 @@ class Subject:
         One sentence then.
     known : tuple of Measure
         What is known of it already, and told with the rest.
+    out_of_fold : ndarray, shape (P, K), float32, optional
+        Of each patch of ``seen``, what a sibling said that had not seen its slide; NaN where none did.
     """
 
     run: str
@@ -71,6 +74,7 @@ class Subject:
     start: PatchClassifier | None = None
     why_no_start: str = ""
     known: tuple[Measure, ...] = ()
+    out_of_fold: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,13 +127,15 @@ def diagnose(
 def _diagnose(
     subject: Subject, cache: FeatureCache, device: str, per_slide: int, seed: int
 ) -> Generator[Event, None, None]:
-    seen, unseen = (_some(table, per_slide, seed) for table in (subject.seen, subject.unseen))
+    keep = _some(subject.seen, per_slide, seed)
+    seen, unseen = subject.seen.of_rows(keep), subject.unseen.of_rows(_some(subject.unseen, per_slide, seed))
     extractor = Extractor.of(subject.model, subject.spec.geometry, subject.spec.stain, device=device)
     seen_table = yield from _features(seen, subject, extractor, cache)
     unseen_table = yield from _features(unseen, subject, extractor, cache)
+    tables = _Tables(seen_table, unseen_table, None if subject.out_of_fold is None else subject.out_of_fold[keep])
     measures: dict[str, Measure] = {}
     curve: ShortcutCurve | None = None
-    with closing(_measures(subject, seen_table, unseen_table, cache, device, seed)) as taken:
+    with closing(_measures(subject, tables, cache, device, seed)) as taken:
         for event in taken:
             if isinstance(event, MeasureTaken):
                 measures[event.measure.name] = event.measure
@@ -137,17 +143,51 @@ def _diagnose(
                 curve = event.curve
             yield event
     yield Event(phase="Drawing the map of features")
-    result = _put_together(subject, (seen, unseen), (seen_table, unseen_table), measures, curve, seed)
+    result = _put_together(subject, (seen, unseen), tables, measures, curve, seed)
     yield Diagnosed(phase="Diagnosed", done=1, total=1, result=result)
 
 
+@dataclass(frozen=True)
+class _Tables:
+    """What the model makes of the patches of both sides; for the first, what its siblings said out of fold, if it has any."""
+
+    seen: FeatureTable
+    unseen: FeatureTable
+    out_of_fold: NDArray[np.float32] | None
+
+    @property
+    def _told(self) -> NDArray[np.bool_]:
+        if self.out_of_fold is None:
+            return np.zeros(len(self.seen), bool)
+        return np.asarray(np.isfinite(self.out_of_fold).all(axis=1))
+
+    def judged(self) -> FeatureTable:
+        """Patches as they are judged by a model that has not seen their slide."""
+        if self.out_of_fold is None:
+            return self.unseen
+        return replace(self.seen, probabilities=self.out_of_fold).rows(self._told)
+
+    def together(self) -> FeatureTable:
+        """All patches, each with what was said of it out of fold where that is known."""
+        told = self._told
+        if self.out_of_fold is None or self.seen.probabilities is None:
+            return self.seen.joined(self.unseen) if len(self.unseen) else self.seen
+        said = np.where(told[:, None], self.out_of_fold, self.seen.probabilities)
+        return replace(self.seen, probabilities=said)
+
+    def trained_on(self) -> frozenset[int]:
+        """Indices, in `together`, of the slides whose probabilities come from a model that has seen them."""
+        return frozenset(self.seen.slide_index[~self._told].tolist())
+
+
 def _measures(
-    subject: Subject, seen: FeatureTable, unseen: FeatureTable, cache: FeatureCache, device: str, seed: int
+    subject: Subject, tables: _Tables, cache: FeatureCache, device: str, seed: int
 ) -> Generator[Event, None, None]:
+    seen, unseen = tables.seen, tables.unseen
     total = panel.COUNT + 2
     for measure in subject.known:
         yield MeasureTaken(phase=f"Reading {measure.name.replace('_', ' ')}", done=0, total=total, measure=measure)
-    for done, measure in enumerate(panel.measure(seen, unseen, seed=seed), 1):
+    for done, measure in enumerate(panel.measure(seen, unseen, judged=tables.judged(), seed=seed), 1):
         yield MeasureTaken(phase=f"Measuring {measure.name.replace('_', ' ')}", done=done, total=total, measure=measure)
     yield Event(phase="Tying class and slide")
     curve = shortcut_curve(seen.joined(unseen) if len(unseen) else seen, seed=seed)
@@ -157,21 +197,21 @@ def _measures(
     else:
         start = Extractor.of(subject.start, subject.spec.geometry, subject.spec.stain, device=device)
         both = _joined(subject.seen, subject.unseen)
-        table = _some(both, PER_SLIDE, seed)
+        table = both.of_rows(_some(both, PER_SLIDE, seed))
         found = yield from _raw_features(table, subject.slides, start, cache)
         groups = [subject.groups[slide] for slide in table.slides]
         leak = leakage_gap(found, table.label, table.slide_index, groups, len(table.classes), seed=seed)
     yield MeasureTaken(phase="Measuring the leakage gap", done=total, total=total, measure=leak)
 
 
-def _some(table: PatchTable, per_slide: int, seed: int) -> PatchTable:
-    """At most so many patches of each slide."""
+def _some(table: PatchTable, per_slide: int, seed: int) -> NDArray[np.bool_]:
+    """Choose at most so many patches of each slide."""
     rng = np.random.default_rng(seed)
     keep = np.zeros(len(table), bool)
     for slide in range(len(table.slides)):
         rows = np.flatnonzero(table.slide_index == slide)
         keep[rows if len(rows) <= per_slide else rng.choice(rows, per_slide, replace=False)] = True
-    return table.of_rows(keep)
+    return keep
 
 
 def _joined(one: PatchTable, other: PatchTable) -> PatchTable:
@@ -204,7 +244,13 @@ def _features(
     table: PatchTable, subject: Subject, extractor: Extractor, cache: FeatureCache
 ) -> Generator[Event, None, FeatureTable]:
     raw = yield from _raw_features(table, subject.slides, extractor, cache)
-    features, probabilities = _through_head(subject.model, raw)
+    centred: NDArray[np.floating] = raw
+    if subject.spec.centring:
+        centres = np.zeros((len(table.slides), extractor.dim), np.float32)
+        for index, slide in enumerate(table.slides):
+            centres[index] = yield from slide_centre(subject.slides[slide], extractor, cache)
+        centred = raw.astype(np.float32) - np.float32(subject.spec.centring) * centres[table.slide_index]
+    features, probabilities = _through_head(subject.model, centred)
     footprint = np.asarray(table.footprints, np.float64).reshape(-1, 2)[table.slide_index]
     return FeatureTable(
         features,
@@ -218,7 +264,7 @@ def _features(
     )
 
 
-def _through_head(model: PatchClassifier, raw: NDArray[np.float16]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _through_head(model: PatchClassifier, raw: NDArray[np.floating]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """What the head saw and said, for what the backbone gave."""
     with torch.inference_mode():
         features = model.neck(torch.from_numpy(raw.astype(np.float32)).to(model.head.weight.device))
@@ -229,24 +275,23 @@ def _through_head(model: PatchClassifier, raw: NDArray[np.float16]) -> tuple[NDA
 def _put_together(
     subject: Subject,
     patches: tuple[PatchTable, PatchTable],
-    tables: tuple[FeatureTable, FeatureTable],
+    tables: _Tables,
     measures: dict[str, Measure],
     curve: ShortcutCurve | None,
     seed: int,
 ) -> Diagnosis:
-    seen, unseen = tables
-    both = seen.joined(unseen) if len(unseen) else seen
-    place = _joined(*patches) if len(unseen) else patches[0]
+    both, trained_on = tables.together(), tables.trained_on()
+    place = _joined(*patches) if len(tables.unseen) else patches[0]
     rows = chosen_for_show(both, seed)
-    shown = _points(both, place, rows, map_of_features(both.features[rows], seed), len(seen.slides))
+    shown = _points(both, place, rows, map_of_features(both.features[rows], seed), trained_on)
     present = np.unique(both.slide_index)
     return Diagnosis(
         run=subject.run,
         model_id=subject.spec.id,
         objective=str(subject.spec.objective.get("kind", "")),
         measures=measures,
-        verdict=verdict(measures, one_class_a_slide=not ((seen.counts() > 0).sum(axis=1) > 1).any()),
-        slides=_findings(both, place, len(seen.slides)),
+        verdict=verdict(measures, one_class_a_slide=not ((tables.seen.counts() > 0).sum(axis=1) > 1).any()),
+        slides=_findings(both, place, trained_on),
         similarity_slides=tuple(both.slides[i] for i in present),
         similarity=similarity_rows(slide_similarity(both)[np.ix_(present, present)]),
         ties=curve.ties if curve and curve.accuracy else (),
@@ -269,12 +314,14 @@ def map_of_features(features: NDArray[np.float32], seed: int = 0) -> NDArray[np.
 
 
 def _points(
-    table: FeatureTable, place: PatchTable, rows: NDArray[np.int64], at: NDArray[np.float32], seen: int
+    table: FeatureTable, place: PatchTable, rows: NDArray[np.int64], at: NDArray[np.float32], trained_on: frozenset[int]
 ) -> tuple[ShownPatch, ...]:
-    return tuple(_point(table, place, int(row), tuple(map(float, xy)), seen) for row, xy in zip(rows, at, strict=True))
+    return tuple(
+        _point(table, place, int(row), tuple(map(float, xy)), trained_on) for row, xy in zip(rows, at, strict=True)
+    )
 
 
-def _point(table: FeatureTable, place: PatchTable, row: int, at: Any, seen: int) -> ShownPatch:
+def _point(table: FeatureTable, place: PatchTable, row: int, at: Any, trained_on: frozenset[int]) -> ShownPatch:
     box, slide, label = place.box(row), int(table.slide_index[row]), int(table.label[row])
     assert table.probabilities is not None  # noqa: S101 - made so in this module
     said = table.probabilities[row]
@@ -289,15 +336,14 @@ def _point(table: FeatureTable, place: PatchTable, row: int, at: Any, seen: int)
         width=box.x1 - box.x0,
         probability=float(said[label]),
         right=bool(said.argmax() == label),
-        seen=slide < seen,
+        seen=slide in trained_on,
     )
 
 
-def _findings(table: FeatureTable, place: PatchTable, seen: int) -> tuple[SlideFinding, ...]:
-    found = [
-        SlideFinding(score, table.slides.index(score.slide) < seen, _point(table, place, score.worst, (0.0, 0.0), seen))
-        for score in slide_scores(table)
-    ]
+def _findings(table: FeatureTable, place: PatchTable, trained_on: frozenset[int]) -> tuple[SlideFinding, ...]:
+    scores = slide_scores(table)
+    worst = [_point(table, place, score.worst, (0.0, 0.0), trained_on) for score in scores]
+    found = [SlideFinding(score, patch.seen, patch) for score, patch in zip(scores, worst, strict=True)]
     return tuple(sorted(found, key=lambda one: one.seen))
 
 

@@ -16,13 +16,14 @@ from napari_slidecorr import __version__
 from napari_slidecorr.config import CrossEntropyConfig, TrainConfig
 from napari_slidecorr.events import EpochDone
 from napari_slidecorr.fast_config import FastConfig
+from napari_slidecorr.held_out_file import write_held_out
 from napari_slidecorr.io.atomic import atomic_write_text, make_folder
 from napari_slidecorr.learning.heads import Head, LinearHead
 from napari_slidecorr.learning.held_out import OutOfFold, PenaltyScore
 from napari_slidecorr.learning.labelled import Labelled
 from napari_slidecorr.learning.model_card import CARD_NAME, model_card, slide_facts, versions
 from napari_slidecorr.learning.models import PatchClassifier, save_model
-from napari_slidecorr.model_spec import ModelSpec
+from napari_slidecorr.model_spec import FOLDS, ModelSpec
 from napari_slidecorr.patches import patches_sha256
 from napari_slidecorr.runs import CONFIG_NAME, CURVE_NAME, curve_csv, write_state
 from napari_slidecorr.settings import to_json
@@ -30,8 +31,6 @@ from napari_slidecorr.slide import Slide
 from napari_slidecorr.stain import REFERENCE, Stain
 
 PENALTIES_NAME = "penalties.csv"
-FOLDS = "folds"
-"""`ModelSpec.kept` of a model whose held-out figures come from its siblings, each without one fold of slides."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +78,7 @@ class RunFolder:
 def write_run(
     job: RunFolder, model: PatchClassifier, labelled: Labelled, result: FastResult, curve: tuple[EpochDone, ...]
 ) -> None:
-    """Write a run that is finished: settings, curve, penalties, model and model card; ``model.json`` after its weights.
+    """Write a run that is finished: settings, curve, penalties, what was held out, model, model card; ``model.json`` after its weights.
 
     Raises
     ------
@@ -92,6 +91,8 @@ def write_run(
     if result.penalties:
         rows = [f"{s.penalty},{s.auc:.6f},{s.cross_entropy:.6f}" for s in result.penalties]
         atomic_write_text(job.run / PENALTIES_NAME, "\n".join(["penalty,auc,cross_entropy", *rows]) + "\n")
+    if result.held_out is not None:
+        write_held_out(job.run, labelled.table, result.held_out.probabilities)
     put_head(model, result.head)
     spec = save_model(job.run, model, _spec(job, model, labelled, result))
     nobody = labelled.table.of_rows(np.zeros(len(labelled.table), bool))

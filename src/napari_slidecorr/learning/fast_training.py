@@ -77,8 +77,8 @@ def fast_train(
     classes : sequence of str
     run : Path
         The run's folder; it must not hold a training yet. It receives what a training from pixels leaves:
-        ``config.json``, ``curve.csv`` (one line), ``model.safetensors``, ``model.json``, ``MODEL_CARD.md``, and
-        ``penalties.csv`` when the penalty was chosen.
+        ``config.json``, ``curve.csv`` (one line), ``model.safetensors``, ``model.json``, ``MODEL_CARD.md``,
+        ``held_out.csv`` when slides could be held out, and ``penalties.csv`` when the penalty was chosen.
     groups : mapping of slide id to group, optional
         What is held out together, usually a patient; each slide alone when left out.
     cache : FeatureCache, optional
