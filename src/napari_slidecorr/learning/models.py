@@ -288,7 +288,8 @@ def describe_device(device: torch.device) -> str:
     """Name a device for a person to read."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"{device} ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
+    threads = torch.get_num_threads()
+    return f"{device} ({threads} thread{'s' * (threads != 1)})" if device.type == "cpu" else str(device)
 
 
 def save_model(folder: Path, model: PatchClassifier, spec: ModelSpec) -> ModelSpec:
