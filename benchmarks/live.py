@@ -12,7 +12,8 @@ the slide were. `p99_frame_gap_ms`: of a 10 ms timer, from the first stroke to t
 the same window before the first stroke, with nothing to do, and says how busy the machine was. `p99_frame_work_ms` is what
 the window's thread itself worked between two ticks: the gap that a machine with nothing else to do would have, but for drawing.
 `without_live_p99_frame_gap_ms` is of strokes drawn by the same hand on the last slide when live training has been stopped: what
-napari and the machine's way to draw take by themselves.
+the docks and the machine's way to draw take by themselves. ``napari_alone_p99_frame_gap_ms`` is of the same hand in a window without any
+dock, on a plain Shapes layer over the same slide.
 """
 
 from __future__ import annotations
@@ -139,6 +140,46 @@ def serve(seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
     return False
 
 
+def draw_square(person: Any, place: tuple[float, float]) -> None:
+    """Click four corners around a place, and twice at the last."""
+    from qtpy.QtTest import QTest
+
+    (y, x), half = place, 1.6 * SIZE_PX
+    corners = [(y - half, x - half), (y - half, x + half), (y + half, x + half), (y + half, x - half)]
+    for corner in corners:
+        person.hover(*corner)
+        serve(HOVER_S)
+        QTest.mousePress(person.canvas, LEFT, NONE, person.at(*corner))
+        serve(PRESS_S)
+        QTest.mouseRelease(person.canvas, LEFT, NONE, person.at(*corner))
+        serve(HOVER_S)
+    QTest.mouseDClick(person.canvas, LEFT, NONE, person.at(*corners[-1]))
+
+
+def napari_alone(path: Path, where: list[tuple[float, float]]) -> np.ndarray:
+    """Draw the same squares on a plain Shapes layer, in a window without docks; gives its gaps."""
+    import napari
+    from person import Person
+
+    viewer = napari.Viewer()
+    viewer.window._qt_window.resize(1500, 1000)  # noqa: SLF001 - the public one is deprecated
+    (image,) = viewer.open(path, plugin="napari-slidecorr")
+    shapes = viewer.add_shapes(ndim=2, scale=image.scale[-2:])
+    serve(0.5)
+    viewer.scene.camera.zoom *= 2
+    shapes.mode = "add_polygon"
+    serve(1)
+    gaps, person = Gaps(), Person(viewer)
+    for place in where:
+        draw_square(person, place)
+        serve(1)
+    if len(shapes.data) != len(where):
+        raise SystemExit(f"{len(where)} squares were drawn on the plain layer, and {len(shapes.data)} are there.")
+    found = gaps.take()
+    viewer.close()
+    return found
+
+
 class Window:
     """The docks, and a person who draws."""
 
@@ -183,21 +224,11 @@ class Window:
 
     def draw(self, class_name: str, place: tuple[float, float]) -> None:
         """Draw a square of a class around a place."""
-        from qtpy.QtTest import QTest
-
-        person, (y, x), half = self.person, place, 1.6 * SIZE_PX
+        person = self.person
         person.press_button(self.regions.tool_box.buttons["add_polygon"])
         self.regions.classes.table.choose(class_name)
         self.desk.take_class(class_name)
-        corners = [(y - half, x - half), (y - half, x + half), (y + half, x + half), (y + half, x - half)]
-        for corner in corners:
-            person.hover(*corner)
-            serve(HOVER_S)
-            QTest.mousePress(person.canvas, LEFT, NONE, person.at(*corner))
-            serve(PRESS_S)
-            QTest.mouseRelease(person.canvas, LEFT, NONE, person.at(*corner))
-            serve(HOVER_S)
-        QTest.mouseDClick(person.canvas, LEFT, NONE, person.at(*corners[-1]))
+        draw_square(person, place)
 
     def stroke(self, class_name: str, place: tuple[float, float]) -> Stroke:
         """Draw a square of a class around a place, and wait for what becomes of it."""
@@ -264,11 +295,13 @@ def main(strokes: int, cells: int) -> dict[str, Any]:
         window.live.stop()
         window.live.close_worker()
         gaps.take()
-        for class_name, place in places(project, cohort, ids[-1], strokes // SLIDES, SLIDES):
+        last = places(project, cohort, ids[-1], strokes // SLIDES, SLIDES)
+        for class_name, place in last:
             window.draw(class_name, place)
             serve(1)
         alone = gaps.take()
         window.viewer.close()
+        plain = napari_alone(Path(project.slide(ids[-1]).path), [place for _, place in last])
     view, slide = ([getattr(one, name) for one in found] for name in ("view_s", "slide_s"))
     all_gaps = np.concatenate(taken)
     return {
@@ -284,6 +317,8 @@ def main(strokes: int, cells: int) -> dict[str, Any]:
         "p99_frame_work_ms": float(np.quantile(all_gaps[:, 1], 0.99)),
         "without_live_p99_frame_gap_ms": float(np.quantile(alone[:, 0], 0.99)),
         "without_live_p99_frame_work_ms": float(np.quantile(alone[:, 1], 0.99)),
+        "napari_alone_p99_frame_gap_ms": float(np.quantile(plain[:, 0], 0.99)),
+        "napari_alone_p99_frame_work_ms": float(np.quantile(plain[:, 1], 0.99)),
         "idle_p99_frame_gap_ms": float(np.quantile(idle[:, 0], 0.99)),
         "load_average": os.getloadavg()[0],
         "score": judged,

@@ -167,6 +167,15 @@ class Tutorial:
         outline = max(getattr(best[2], "geoms", [best[2]]), key=lambda part: part.area).simplify(10)
         return best[1], list(outline.exterior.coords)
 
+    def diagnose(self) -> None:
+        """Tissue or slide?"""
+        at, dock = self.at, self.at.open("Diagnostics")
+        at.rest(1)
+        at.job(self.session, lambda: at.press(dock, "Diagnose"))
+        at.wait(lambda: bool(dock.shown), 30)
+        at.shoot("9-diagnostics")
+        self.tell("diagnosed")
+
     def full(self) -> None:
         """The whole network, a few epochs."""
         at, prediction = self.at, self.at.front("Prediction")
@@ -179,17 +188,8 @@ class Tutorial:
         form.edits["epochs"].write(2)
         at.rest(0.5)
         at.job(self.session, lambda: at.press(dock, "Train"))
-        at.shoot("9-full")
+        at.shoot("10-full")
         self.tell("trained the network")
-
-    def diagnose(self) -> None:
-        """Tissue or slide?"""
-        at, dock = self.at, self.at.open("Diagnostics")
-        at.rest(1)
-        at.job(self.session, lambda: at.press(dock, "Diagnose"))
-        at.wait(lambda: bool(dock.shown), 30)
-        at.shoot("10-diagnostics")
-        self.tell("diagnosed")
 
     def export(self) -> None:
         """The map for QuPath."""
@@ -242,8 +242,8 @@ def main(images: Path) -> None:
         one.predict(LAST, "6-map")
         one.correct()
         one.predict(NEW, "8-next-map")
-        one.full()
         one.diagnose()
+        one.full()
         one.export()
         one.at.close()
     compare(one.at.said)
