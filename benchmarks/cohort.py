@@ -142,7 +142,9 @@ def measure(slides: int) -> dict[str, float]:
         say("slides made")
         alone = loop_in_child(project)
         take_maps(project, "loop")
-        one_thread = loop_in_child(project, threads=1)  # as many as each of two workers has here: with others the last bits differ
+        one_thread = loop_in_child(
+            project, threads=1
+        )  # as many as each of two workers has here: with others the last bits differ
         expected = take_maps(project, "one thread")
         say("loop done")
         begin = time.perf_counter()

@@ -170,9 +170,9 @@ def taken_on(diagnosis: Diagnosis) -> str:
     held = sum(not one.seen for one in slides)
     patients = len({one.score.group for one in slides})
     patches = sum(one.score.n_patches for one in slides)
+    out = "each held out in turn" if held == len(slides) else f"{_counted(held, 'slide')} held out"
     return (
-        f"{_counted(len(slides), 'slide')} of {_counted(patients, 'patient or group', 'patients or groups')}, "
-        f"{_counted(held, 'slide')} held out; "
+        f"{_counted(len(slides), 'slide')} of {_counted(patients, 'patient or group', 'patients or groups')}, {out}; "
         f"{_counted(patches, 'patch', 'patches')} of {', '.join(labels)}."
     )
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from napari_slidecorr.backbone_table import BACKBONES
 from napari_slidecorr.cli import app
 from napari_slidecorr.config import PatchConfig
+from napari_slidecorr.diagnosis_report import taken_on
 from napari_slidecorr.errors import CohortError, ProjectError
 from napari_slidecorr.events import drain
 from napari_slidecorr.fast_config import FastConfig
@@ -77,6 +78,7 @@ def test_a_head_is_diagnosed_by_what_its_siblings_said_of_slides_they_had_not_se
     assert told["generalization_gap"].value == pytest.approx(lost, abs=1e-3)
     assert told["held_out_auc"].n_slides == 4
     assert not any(finding.seen for finding in found.slides)
+    assert "each held out in turn" in taken_on(found)
     assert "4 slides are too few" in found.verdict.text
 
 

@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableW
 
 from napari_slidecorr.diagnostics.diagnosis import SlideFinding
 
-COLUMNS = ("Slide", "", "Accuracy", "AUC", "Patches")
+COLUMNS = ("Slide", "", "Accuracy", "AUC", "n")
 ROW_PX, SHORTEST, TALLEST = 24, 80, 260
 
 
@@ -28,6 +28,7 @@ class SlideFindings(QTableWidget):
         super().__init__(0, len(COLUMNS))
         self.findings: tuple[SlideFinding, ...] = ()
         self.setHorizontalHeaderLabels(COLUMNS)
+        self.horizontalHeaderItem(COLUMNS.index("n")).setToolTip("Patches that were looked at.")
         self.verticalHeader().hide()
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
