@@ -180,6 +180,12 @@ class TrainConfig:
         "Name of a finished run of the project: its weights, with the same slides held out; new slides train.",
         advanced=True,
     )
+    fit_head_first: bool = setting(
+        False,
+        "Fit the head first",
+        "Fit the last layer on the frozen network, as fast training does, before the network learns; statistics of batches stay.",
+        advanced=True,
+    )
     optimizer: Literal["sgd", "adamw"] = setting("sgd", "Optimizer", "SGD as in the paper, or AdamW.", advanced=True)
     learning_rate: float = setting(
         5e-4,

@@ -86,8 +86,8 @@ def onward(run: Path, runs: Path) -> tuple[TrainConfig, str]:
     """
     settings, weights = settings_of(run), str(run / WEIGHTS_NAME)
     if fast_settings(run) is not None:
-        told = "the whole network is trained, from its backbone, with a new head, as its own has seen all slides"
-        return replace(settings, weights=weights), told
+        told = "the whole network is trained, from its backbone; its head, which has seen all slides, is fitted anew without those held out"
+        return replace(settings, weights=weights, fit_head_first=True), told
     if run.is_relative_to(runs) and settings.split == "slides":
         name = run.relative_to(runs).as_posix()
         return replace(settings, continue_from=name), "its settings, its weights, and the same slides held out"

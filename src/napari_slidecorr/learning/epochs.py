@@ -141,7 +141,7 @@ def _run_batches(
         epoch=epoch,
     )
     shares = [share_of(rows, data.train.slide_index) for rows in batches]
-    set_training(trainee.model)
+    set_training(trainee.model, keep_statistics=config.fit_head_first)
     total = len(batches) * config.epochs
     with closing(_read(data.train, data, [share.rows for share in shares])) as reader:
         for batch, (share, patches) in enumerate(zip(shares, in_step(sums.timed(reader)), strict=True)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from napari_slidecorr.errors import ModelError
 from napari_slidecorr.learning.models import PatchClassifier
@@ -64,10 +65,18 @@ def _mixes(stage: nn.Module) -> bool:
     return any(isinstance(layer, nn.Conv2d | nn.Linear) for layer in stage.modules())
 
 
-def set_training(model: PatchClassifier) -> None:
-    """Bring a model into training mode, and its frozen parts into evaluation: their batch statistics stay too."""
+def set_training(model: PatchClassifier, *, keep_statistics: bool = False) -> None:
+    """Bring a model into training mode, and its frozen parts into evaluation: their batch statistics stay too.
+
+    Parameters
+    ----------
+    keep_statistics : bool
+        Hold the mean and variance of every batch normalization: a head that was fitted with them would see other features.
+    """
     model.train()
     for module in model.modules():
+        if keep_statistics and isinstance(module, _BatchNorm):
+            module.eval()
         own: list[nn.Parameter] = list(module.parameters())
         if own and not any(parameter.requires_grad for parameter in own):
             module.eval()

@@ -15,12 +15,14 @@ import numpy as np
 
 from napari_slidecorr import __version__
 from napari_slidecorr.config import TrainConfig
-from napari_slidecorr.errors import SlideCorrError, sentence
+from napari_slidecorr.errors import ConfigError, SlideCorrError, sentence
 from napari_slidecorr.events import EpochDone, Event, Interrupted, Notice, Trained, TrainResult
 from napari_slidecorr.io.atomic import atomic_write_text, make_folder
 from napari_slidecorr.learning.checkpoint import load_checkpoint, save_checkpoint
 from napari_slidecorr.learning.doubts import epoch_doubts
 from napari_slidecorr.learning.epochs import Data, run_epoch
+from napari_slidecorr.learning.first_head import fit_first_head, put_first_head
+from napari_slidecorr.learning.heads import LinearHead
 from napari_slidecorr.learning.interruption import interruptible_layers
 from napari_slidecorr.learning.memory import free_memory, is_out_of_memory, start_counting
 from napari_slidecorr.learning.model_card import CARD_NAME, model_card, slide_facts, versions
@@ -117,6 +119,10 @@ def train(
 def _check_processes(table: PatchTable, config: TrainConfig) -> None:
     """Make sure that each process gets slides of each batch."""
     if rank_and_ranks()[1] > 1:
+        if config.fit_head_first:
+            raise ConfigError(
+                "fit_head_first is for one process; train without it, or continue from a run of one process."
+            )
         shape = {"slides_per_batch": config.slides_per_batch, "patches_per_slide": config.patches_per_slide}
         share_of(slide_batches(table, **shape, seed=config.seed, epoch=0)[0], table.slide_index)
 
@@ -154,6 +160,14 @@ class _Work:
         self.trainee = make_trainee(data.train, config, self.device, data.start)
         self.curve: list[EpochDone] = []
         self.reductions: dict[int, int] = {}
+        self.head: LinearHead | None = None
+
+    def fit_head(self) -> Generator[Event, None, None]:
+        """Fit the head before the first epoch, if that is asked for."""
+        if self.config.fit_head_first and not self.curve:
+            model = self.trainee.model
+            self.head = yield from fit_first_head(model, self.data, self.config, _stain_target(self.config))
+            put_first_head(model, self.head)
 
     def describe(self) -> None:
         """Write what the run is of."""
@@ -195,7 +209,8 @@ class _Work:
         del self.trainee
         free_memory(self.device)
         self.trainee = make_trainee(self.data.train, self.config, self.device, self.data.start)
-        load_checkpoint(self.run, self.trainee)
+        if not load_checkpoint(self.run, self.trainee) and self.head is not None:
+            put_first_head(self.trainee.model, self.head)
         message = (
             f"Memory ran out in epoch {epoch + 1} with {before} patches of each slide; it begins again with "
             f"{self.reductions[epoch]}."
@@ -225,6 +240,7 @@ def _train(data: Data, config: TrainConfig, run: Path, *, resume: bool) -> Gener
     work.curve = load_checkpoint(run, work.trainee) if resume else []
     if work.curve:
         yield Notice(phase="Preparing", message=f"Resuming after epoch {len(work.curve)} of {config.epochs}.")
+    yield from work.fit_head()
     start_counting(device)
     while not is_over(work.curve, config):
         yield from work.next_epoch()
