@@ -16,6 +16,7 @@ from napari_slidecorr import cli_compare, cli_diagnose, cli_explain, cli_export,
 from napari_slidecorr.cli_output import print_result, told_in_one_sentence
 from napari_slidecorr.cli_regions import regions_app
 from napari_slidecorr.errors import ProjectError
+from napari_slidecorr.wording import counted
 
 if TYPE_CHECKING:
     from napari_slidecorr.project import Project
@@ -195,7 +196,7 @@ def convert(
         drain(events)
     levels = level_shapes(slide.shape)
     result = {"slide": file, "out": out, "levels": levels, "mpp": slide.mpp}
-    print_result(result, f"{file} -> {out} ({len(levels)} level(s))", json=json)
+    print_result(result, f"{file} -> {out} ({counted(len(levels), 'level')})", json=json)
 
 
 def _open(folder: Path) -> Project:

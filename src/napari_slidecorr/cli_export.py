@@ -9,6 +9,7 @@ import typer
 
 from napari_slidecorr.cli_output import print_result, told_in_one_sentence
 from napari_slidecorr.errors import ConfigError, MapError
+from napari_slidecorr.wording import counted
 
 if TYPE_CHECKING:
     from napari_slidecorr.decision import Threshold
@@ -74,7 +75,9 @@ def _qupath(source: Project | Path, out: Path, threshold: Threshold, smooth_um: 
 
     with shown(export_qupath(source, out, threshold=threshold, smooth_um=smooth_um), quiet=json) as events:
         slides = drain(events)
-    print_result({"slides": slides, "out": out}, f"{len(slides)} slide(s) -> {out}; see {out / README}", json=json)
+    print_result(
+        {"slides": slides, "out": out}, f"{counted(len(slides), 'slide')} -> {out}; see {out / README}", json=json
+    )
 
 
 def _newest_map(project: Project, slide: str | None) -> Path:

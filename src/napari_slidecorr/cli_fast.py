@@ -10,6 +10,7 @@ import typer
 from napari_slidecorr.cli_options import options_from
 from napari_slidecorr.cli_output import print_result, told_in_one_sentence
 from napari_slidecorr.fast_config import FastConfig
+from napari_slidecorr.wording import counted
 
 Folder = Annotated[Path, typer.Argument(metavar="PROJECT", help="A project's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
@@ -38,7 +39,7 @@ def features(
     facts = cache.facts()
     told = [f"{name}  {count} patches" for name, count in found.items()]
     used = f"{facts['bytes'] / 1e6:.0f} of {facts['limit_bytes'] / 1e6:.0f} MB"
-    told.append(f"{facts['folder'] or 'nothing'} keeps {facts['slides']} slide(s), {used}")
+    told.append(f"{facts['folder'] or 'nothing'} keeps {counted(facts['slides'], 'slide')}, {used}")
     print_result({"patches": found, "cache": facts}, "\n".join(told), json=json)
 
 

@@ -11,6 +11,7 @@ import typer
 from napari_slidecorr.cli_output import print_result, told_in_one_sentence
 from napari_slidecorr.cli_region_states import add_state_commands
 from napari_slidecorr.errors import CohortError, RegionsError
+from napari_slidecorr.wording import counted
 
 if TYPE_CHECKING:
     from napari_slidecorr.project import Project
@@ -117,7 +118,7 @@ def export(
         regions = in_whole_picture(regions, project.slide(slide_id))
     write_regions(out, regions, colors=project.colors, format=format)
     facts = {"slide": slide_id, "out": out, "regions": len(regions)}
-    print_result(facts, f"{slide_id}: {len(regions)} region(s) -> {out}", json=json)
+    print_result(facts, f"{slide_id}: {counted(len(regions), 'region')} -> {out}", json=json)
 
 
 def plan_facts(plan: ImportPlan) -> dict[str, Any]:
@@ -145,11 +146,11 @@ def plan_facts(plan: ImportPlan) -> dict[str, Any]:
 
 def plan_lines(plan: ImportPlan) -> list[str]:
     """Give a plan as a person wants it."""
-    lines = [f"{plan.path.name}: {plan.format}, {len(plan.regions)} region(s)"]
+    lines = [f"{plan.path.name}: {plan.format}, {counted(len(plan.regions), 'region')}"]
     for one in plan.classes:
         becomes = "left out" if one.project_class is None else one.project_class or "(no class)"
         arrow = "" if one.project_class == one.name else f" -> {becomes}"
-        lines.append(f"  {one.name or '(no class)'}{arrow}: {one.regions} region(s), {one.area_px:,.0f} px")
+        lines.append(f"  {one.name or '(no class)'}{arrow}: {counted(one.regions, 'region')}, {one.area_px:,.0f} px")
     told = {**plan.skipped, **plan.repaired, **plan.notes}
     lines += [f"  {reason} ({count}x)" for reason, count in told.items()]
     if plan.outside is not None:

@@ -12,6 +12,7 @@ from napari_slidecorr.cli_options import options_from
 from napari_slidecorr.cli_output import print_result, told_in_one_sentence
 from napari_slidecorr.config import TrainConfig
 from napari_slidecorr.errors import ConfigError
+from napari_slidecorr.wording import counted
 
 if TYPE_CHECKING:
     from napari_slidecorr.cross_validation import CrossValidation
@@ -74,7 +75,7 @@ def _train_once(
     with shown(events, quiet=json) as told:
         result = drain(told)
     last, run = result.epochs[-1], result.spec_path.parent
-    text = f"Trained {run.name}: {last.scores} after {len(result.epochs)} epoch(s)\n{result.spec_path}"
+    text = f"Trained {run.name}: {last.scores} after {counted(len(result.epochs), 'epoch')}\n{result.spec_path}"
     facts = {"run": run, "model": result.spec_path, "weights": result.weights_path}
     print_result({**facts, "epochs": [_curve_point(epoch) for epoch in result.epochs]}, text, json=json)
 

@@ -27,6 +27,7 @@ from napari_slidecorr.io.map_zarr import read, read_block
 from napari_slidecorr.model_spec import ModelSpec
 from napari_slidecorr.project import MODEL_FILE, Project
 from napari_slidecorr.torch_trouble import torch_trouble_told
+from napari_slidecorr.wording import counted
 
 TELL_S = 0.5
 """How often a slide tells how far it is, besides each of its blocks."""
@@ -183,7 +184,9 @@ def _predict_on(cluster: Any, tasks: Sequence[_Task]) -> Generator[Event, None, 
     with client_on(cluster) as client:
         workers = len(client.scheduler_info(n_workers=-1)["workers"])
         message = (
-            f"Predicting with {workers} worker(s)." if workers else "No worker is there yet; waiting for the first."
+            f"Predicting with {counted(workers, 'worker')}."
+            if workers
+            else "No worker is there yet; waiting for the first."
         )
         yield Notice(phase="Starting workers", message=message, warning=not workers)
         news: queue.SimpleQueue[Any] = queue.SimpleQueue()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from napari_slidecorr.errors import CohortError
+from napari_slidecorr.wording import counted
 
 _ATTEMPTS = 100
 
@@ -87,7 +88,9 @@ def _classes_of_groups(
                 "lack it. Label it on a second one."
             )
     if len(of_group) < 2:
-        raise CohortError(f"{len(of_group)} slide(s) have labelled regions; a slide-wise split needs at least 2.")
+        raise CohortError(
+            f"Labelled regions are on {counted(len(of_group), 'slide')} only; a slide-wise split needs at least 2."
+        )
     return of_group
 
 

@@ -16,6 +16,7 @@ from napari_slidecorr.diagnostics.diagnosis import Diagnosis, SlideFinding, summ
 from napari_slidecorr.diagnostics.feature_table import Measure
 from napari_slidecorr.events import EpochDone
 from napari_slidecorr.io.atomic import atomic_write_bytes, atomic_write_text, make_folder
+from napari_slidecorr.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -170,15 +171,11 @@ def taken_on(diagnosis: Diagnosis) -> str:
     held = sum(not one.seen for one in slides)
     patients = len({one.score.group for one in slides})
     patches = sum(one.score.n_patches for one in slides)
-    out = "each held out in turn" if held == len(slides) else f"{_counted(held, 'slide')} held out"
+    out = "each held out in turn" if held == len(slides) else f"{counted(held, 'slide')} held out"
     return (
-        f"{_counted(len(slides), 'slide')} of {_counted(patients, 'patient or group', 'patients or groups')}, {out}; "
-        f"{_counted(patches, 'patch', 'patches')} of {', '.join(labels)}."
+        f"{counted(len(slides), 'slide')} of {counted(patients, 'patient or group', 'patients or groups')}, {out}; "
+        f"{counted(patches, 'patch', 'patches')} of {', '.join(labels)}."
     )
-
-
-def _counted(count: int, one: str, many: str = "") -> str:
-    return f"{count} {one if count == 1 else many or one + 's'}"
 
 
 def _verdicts(diagnoses: Sequence[Diagnosis]) -> list[str]:

@@ -66,7 +66,7 @@ def test_read_says_what_a_file_holds(file, slide):
     assert {name: one["regions"] for name, one in told["classes"].items()} == {"Tumor": 1, "": 1}
     assert told["on_tissue"] is None
     assert call_json("regions", "read", path, "--slide", slide)["on_tissue"] == 1
-    assert "(no class): 1 region(s)" in run("regions", "read", path).stdout
+    assert "(no class): 1 region" in run("regions", "read", path).stdout
 
 
 def test_read_refuses_in_one_sentence(tmp_path):

@@ -295,7 +295,7 @@ def test_the_command_predicts_with_workers(project, tmp_path):
     outcome = CliRunner().invoke(app, ["predict", str(project.folder), *options], catch_exceptions=False)
     assert outcome.exit_code == 2
     assert outcome.stdout.splitlines()[-1].startswith("3 predicted, 1 failed; 48 patches")
-    assert "Predicting with 2 worker(s)." in outcome.stderr
+    assert "Predicting with 2 workers." in outcome.stderr
     assert "Warning: s1 failed: s1.tif" in outcome.stderr
     assert "Traceback" not in outcome.stderr
     assert hashes(project) == {key: value for key, value in expected.items() if key != "s1"}

@@ -84,7 +84,7 @@ def test_text_for_groovy(text, quoted):
 def test_the_command_takes_a_project_or_a_map(project, tmp_path):
     call = CliRunner().invoke
     outcome = call(app, ["export", str(project.folder), str(tmp_path / "out"), "--qupath", "--smooth-um", "10"])
-    assert (outcome.exit_code, outcome.stdout.startswith("2 slide(s)")) == (0, True), outcome.output
+    assert (outcome.exit_code, outcome.stdout.startswith("2 slides")) == (0, True), outcome.output
     assert "at most 10 um" in (tmp_path / "out" / "README.txt").read_text()
     one = call(app, ["export", str(project.maps("b")[0]), str(tmp_path / "one"), "--qupath", "--json"])
     assert json.loads(one.stdout)["slides"] == ["b"]

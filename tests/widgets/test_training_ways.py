@@ -193,7 +193,7 @@ def test_folds_that_were_cancelled_go_on_as_a_whole(qtbot, dock, ends):
     qtbot.waitUntil(lambda: bool(ends), timeout=60_000)
     assert ends.pop().status is JobStatus.CANCELLED
     select(qtbot, dock, "scr-test_resnet-loo-001")
-    assert "stopped, 0 run(s) finished" in dock.shelf.details.text.text()
+    assert "stopped, 0 runs finished" in dock.shelf.details.text.text()
     done = len(dock.progress.curve.epochs)
     dock.form.set(FAST)
     click(qtbot, dock.shelf.resume_button)
@@ -214,7 +214,7 @@ def test_objectives_are_compared_and_the_table_is_opened_again(qtbot, dock, ends
                 check.click()
     dock.objectives.seeds.setValue(2)
     assert dock.objectives.variants == ("baseline", "scr")
-    assert dock.objectives.told.text() == "2 x 2 seed(s) = 4 trainings"
+    assert dock.objectives.told.text() == "2 x 2 seeds = 4 trainings"
     end = run(qtbot, dock, ends, dock.objectives.start_button)
     assert end.status is JobStatus.COMPLETED, end.error
     assert list(dock.progress.curve.runs) == ["baseline, seed 0", "scr, seed 0", "baseline, seed 1", "scr, seed 1"]

@@ -24,6 +24,7 @@ from napari_slidecorr.errors import ProjectError, SlideCorrError
 from napari_slidecorr.recent_projects import remember_project
 from napari_slidecorr.regions import RegionSet
 from napari_slidecorr.session import sentence
+from napari_slidecorr.wording import counted
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -127,7 +128,7 @@ class SlidesDock(Dock):
             self.message.tell("Make or open a project first; slides are added to it.", is_error=True)
             return
         self.message.tell("")
-        self.status.tell(f"Adding {len(wanted)} slide(s) ...")
+        self.status.tell(f"Adding {counted(len(wanted), 'slide')} ...")
         self.errands.run(lambda: _add_each(project, wanted), self._on_added, self.session.report)
         self._enable()
 

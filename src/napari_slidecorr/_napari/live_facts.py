@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 from napari_slidecorr._napari.errands import Errands
 from napari_slidecorr._napari.parts import button
 from napari_slidecorr.live_events import CacheTold, LiveFilled
+from napari_slidecorr.wording import counted
 
 HEIGHT_PX = 130
 COLUMNS = ("Slide", "Features", "Labelled")
@@ -77,7 +78,7 @@ class LiveFacts(QWidget):
             self.cache.setText("Features are not kept: caches are switched off.")
             return
         self.cache.setText(
-            f"Kept: {event.size_bytes / 1e6:,.0f} of at most {event.limit_bytes / 1e6:,.0f} MB, {event.slides} slide(s)."
+            f"Kept: {event.size_bytes / 1e6:,.0f} of at most {event.limit_bytes / 1e6:,.0f} MB, {counted(event.slides, 'slide')}."
         )
         self.cache.setToolTip(f"{event.folder}\nSLIDECORR_FEATURES_MB sets the bound.")
 

@@ -12,6 +12,7 @@ from napari_slidecorr._napari.dock import ERROR_COLOR
 from napari_slidecorr._napari.live_map import LiveMap
 from napari_slidecorr._napari.parts import button
 from napari_slidecorr.live_events import LiveFitted, LiveJudged, LiveWaits
+from napari_slidecorr.wording import counted
 
 
 class LiveStatus(QWidget):
@@ -53,7 +54,7 @@ class LiveStatus(QWidget):
         self.status.setStyleSheet("")
         names = ", ".join(event.classes)
         self.status.setText(
-            f"{event.patches:,} labelled patches on {event.slides} slide(s): {names}. Fitted in {event.seconds:.2f} s."
+            f"{event.patches:,} labelled patches on {counted(event.slides, 'slide')}: {names}. Fitted in {event.seconds:.2f} s."
         )
 
     def show_waits(self, event: LiveWaits) -> None:

@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QCheckBox, QGridLayout, QLabel, QSpinBox, QVBoxLayout
 from napari_slidecorr._napari.parts import button, row
 from napari_slidecorr._napari.training_progress import wrapped_line
 from napari_slidecorr.config import DEFAULT_VARIANTS
+from napari_slidecorr.wording import counted
 
 VARIANTS = {
     "baseline": "Cross-entropy alone; what the others are compared with.",
@@ -77,7 +78,7 @@ class ObjectiveChoice(QWidget):
 
     def _count(self) -> None:
         number, seeds = len(self.variants), self.seeds.value()
-        self.told.setText(f"{number} x {seeds} seed(s) = {number * seeds} trainings")
+        self.told.setText(f"{number} x {counted(seeds, 'seed')} = {number * seeds} trainings")
 
 
 def _check(name: str, tip: str) -> QCheckBox:

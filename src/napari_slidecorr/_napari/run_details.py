@@ -19,6 +19,7 @@ from napari_slidecorr.fast_config import FastConfig
 from napari_slidecorr.settings import fields_of
 from napari_slidecorr.stored_runs import RunGroup, Stored, StoredRun
 from napari_slidecorr.training_plan import LEAKY
+from napari_slidecorr.wording import counted
 
 OTHER_SLIDES = "⚠ These trainings held out different slides: their scores say as much of the slides as of the settings."
 HEAD_NAMES = {
@@ -81,13 +82,13 @@ class RunDetails(QWidget):
         elif isinstance(result, Comparison):
             say(
                 self.text,
-                f"{group.name}: mean ± sd over {_seeds(result)} seed(s); differences to {result.rows[0].variant}.",
+                f"{group.name}: mean ± sd over {counted(_seeds(result), 'seed')}; differences to {result.rows[0].variant}.",
             )
             warning = result.warning
             self.table.fill(*comparison_table(result))
         else:
             done = sum(run.state == "finished" for run in group.runs)
-            say(self.text, " ".join([f"{group.name}: {group.state}, {done} run(s) finished.", group.sentence]))
+            say(self.text, " ".join([f"{group.name}: {group.state}, {counted(done, 'run')} finished.", group.sentence]))
             self.table.hide()
         say(self.warning, f"⚠ {warning}" if warning else "")
 
