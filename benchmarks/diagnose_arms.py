@@ -208,7 +208,7 @@ def run(
     keep: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Train, diagnose, and put together; goes on where it stopped. ``keep`` is given all that is known after each run."""
-    folder = f"arms-{config.epochs}-{seeds}-{len(variants)}"
+    folder = f"arms-{config.epochs}-{seeds}-{len(variants)}{'-head' * config.fit_head_first}"
     begun = (project.folder / "runs" / folder).exists()
     found: list[Found] = []
     result: dict[str, Any] = {}
@@ -254,6 +254,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, help="at most so many pictures of each class of a slide")
     parser.add_argument("--shown-px", type=int, help="side that each picture is brought to")
     parser.add_argument("--cell-px", type=int, help="side of the patches that are cut from it")
+    parser.add_argument("--fit-head-first", action="store_true", help="begin with a head fitted on the frozen network")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--quick", action="store_true", help="a few slides, one epoch, two seeds")
     chosen = parser.parse_args()
@@ -265,7 +266,7 @@ def main() -> None:
     os.environ.setdefault(FOLDER_VARIABLE, str(chosen.work / "cache"))
     result = run(
         set_up(chosen.set, recipe, chosen.patches, chosen.work, chosen.patients),
-        settings(recipe, chosen.epochs or EPOCHS[chosen.set]),
+        replace(settings(recipe, chosen.epochs or EPOCHS[chosen.set]), fit_head_first=chosen.fit_head_first),
         chosen.variants.split(","),
         seeds=chosen.seeds,
         tell=lambda line: print(line, flush=True),
