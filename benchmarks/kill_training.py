@@ -60,7 +60,7 @@ def make_project(folder: Path) -> None:
 def train(folder: Path, kind: str, name: str) -> None:
     """Start or resume one run; what a process does until it is killed."""
     project = Project.open(folder / "project")
-    begun = (project.folder / "runs" / name).exists()
+    begun = (project.folder / "runs" / name / "config.json").exists()
     drain(project.train(CONFIGS[kind], name=name, resume=begun))
 
 

@@ -295,7 +295,7 @@ class Project(ProjectFolder):
             if not stopped:
                 raise ProjectError(f"{name or 'No run'}: nothing to resume in {runs}; start a new run.")
             return max(stopped, key=lambda run: run.stat().st_mtime_ns)
-        if name is not None and (runs / name).exists():
+        if name is not None and _is_begun(runs / name):
             raise ProjectError(f"{name}: there is a run of that name; choose another name, or resume it.")
         start = safe_name(f"{config.objective.kind}-{config.backbone}")
         number = next(n for n in range(1, 100_000) if not (runs / f"{start}-{n:03d}").exists())
@@ -314,6 +314,11 @@ class Project(ProjectFolder):
         if not (finished := self.runs()):
             raise ProjectError(f"{self.folder.name}: there is no trained model yet; train one first.")
         return finished[-1]
+
+
+def _is_begun(run: Path) -> bool:
+    """Whether there is a run: one that was killed while its first file was written has left a part of that at most."""
+    return run.is_dir() and any(path.suffix != ".part" for path in run.iterdir())
 
 
 @contextmanager

@@ -418,6 +418,19 @@ def test_overlapping_classes_are_told_before_the_run(labelled):
     assert "regions of 'pink' and 'violet' overlap" in told.message
 
 
+def test_a_run_that_was_killed_while_its_first_file_was_written_leaves_its_name_free(with_run):
+    run = with_run.folder / "runs" / "early"
+    run.mkdir(parents=True)
+    (run / "config.json.123.part").write_text("{")
+    config = TrainConfig(backbone="test_resnet", weights="random")
+    assert with_run._run_folder(config, "early", resume=False) == run
+    with pytest.raises(ProjectError, match="nothing to resume"):
+        with_run._run_folder(config, "early", resume=True)
+    (run / "config.json").write_text("{}")
+    with pytest.raises(ProjectError, match="there is a run of that name"):
+        with_run._run_folder(config, "early", resume=False)
+
+
 def test_names_of_runs(with_run):
     with pytest.raises(ProjectError, match="there is a run of that name"):
         with_run.train(TRAIN, name="scr-resnet18-001")
