@@ -203,7 +203,7 @@ def test_one_slide_carries_no_verdict(changed):
         if slide.id != first:
             changed.remove_slide(slide.id)
     found = drain(diagnose_run(changed, "one", device="cpu"))
-    assert found.verdict.text.startswith("No verdict: one slide is too few")
+    assert found.verdict.text.startswith("No verdict. One slide is too few")
     assert found.measures["slide_probe"].value is None
     write_report(changed.folder / "report", [found], {})
 
@@ -314,7 +314,7 @@ def test_a_model_that_has_learnt_nothing_is_not_praised():
     guesses = Measure("training_auc", 0.52, n_slides=20)
     said = verdict({"generalization_gap": nothing_lost, "training_auc": guesses})
     assert (said.finding, said.advice) == ("none", "")
-    assert "AUC 0.52" in said.sentences[0]
+    assert "AUC 0.52" in said.sentences[1]
     knows = Measure("training_auc", 0.7, n_slides=20)
     assert verdict({"generalization_gap": nothing_lost, "training_auc": knows}).finding == "tissue"
 

@@ -231,6 +231,9 @@ def test_counts_follow_the_settings_and_the_regions(qtbot, dock, project):
     before = dock.counts.sum.text()
     dock.form.edits["patches"].editor.edits["size_px"].write(32)
     qtbot.waitUntil(lambda: dock.counts.sum.text() != before, timeout=60_000)
+    dock.form.edits["patches"].editor.edits["size_px"].write(2048)
+    qtbot.waitUntil(lambda: "1,024 µm (2048 px) wide" in dock.counts.sum.text(), timeout=60_000)
+    dock.form.edits["patches"].editor.edits["size_px"].write(32)
     slide = project.cohort[0].id
     project.save_regions(slide, type(project.regions(slide))())
     dock.session.regions_changed.emit(slide)

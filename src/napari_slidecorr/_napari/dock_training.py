@@ -45,6 +45,14 @@ LOOK_MS = 200
 """After a start the dock scrolls to the progress, once it is laid out."""
 
 
+def _why_no_patch(table: PatchTable) -> str:
+    if not table.slides:
+        return NO_PATCHES
+    size, mpp = table.geometry.size_px, table.geometry.mpp
+    wide = f"{size} px" if mpp is None else f"{size * mpp:,.0f} µm ({size} px)"
+    return f"No patch lies far enough inside a region: one is {wide} wide. Draw larger regions, or choose a smaller patch size."
+
+
 class TrainingDock(Dock):
     """Choose settings, see what there is to train on, train, watch, cancel; look at trainings again and go on with them.
 
@@ -292,7 +300,7 @@ class TrainingDock(Dock):
         self._table = table
         self.counts.show_table(table)
         if not len(table):
-            self.counts.tell(NO_PATCHES)
+            self.counts.tell(_why_no_patch(table))
         self._warn()
 
     def _on_not_counted(self, error: BaseException) -> None:

@@ -23,7 +23,7 @@ LEARNT = 0.7
 """AUC on its own training slides below which a model has nothing that it could lose on others."""
 
 ONE_CLASS = (
-    "No verdict: every training slide is labelled with one class, so that slide and tissue cannot be told apart. Label two "
+    "Every training slide is labelled with one class, so that slide and tissue cannot be told apart. Label two "
     "classes or more on some slides."
 )
 
@@ -77,14 +77,14 @@ def verdict(measures: Mapping[str, Measure], *, one_class_a_slide: bool = False)
     """
     gap = measures.get("generalization_gap")
     if reason := _why_none(gap, measures):
-        return Verdict("none", (reason, *_about_features(measures)), "")
+        return _none(reason, *_about_features(measures))
     assert gap is not None  # noqa: S101 - _why_none has seen to it
     innocent = not one_class_a_slide and _slides_teach_nothing(measures.get("leakage_gap"))
     finding = _finding(gap, measures.get("average_performance_drop"), innocent=innocent)
     if finding != "slide" and one_class_a_slide:
-        return Verdict("none", (ONE_CLASS, _loss_sentence(gap), *_about_features(measures)), "")
+        return _none(ONE_CLASS, _loss_sentence(gap), *_about_features(measures))
     if finding != "slide" and (reason := _why_nothing_to_lose(measures.get("training_auc"))):
-        return Verdict("none", (reason, _loss_sentence(gap), *_about_features(measures)), "")
+        return _none(reason, _loss_sentence(gap), *_about_features(measures))
     told = (*_opening(finding), _loss_sentence(gap))
     if finding == "unclear" and innocent and (gap.value or 0.0) >= LOSS:
         told = (*told, _innocent_sentence(measures["leakage_gap"]))
@@ -92,16 +92,20 @@ def verdict(measures: Mapping[str, Measure], *, one_class_a_slide: bool = False)
     return Verdict(finding, (*told, *features), ADVICE[finding])
 
 
+def _none(*reasons: str) -> Verdict:
+    return Verdict("none", ("No verdict.", *reasons), "")
+
+
 def _why_none(gap: Measure | None, measures: Mapping[str, Measure]) -> str:
     slides = max((m.n_slides for m in measures.values()), default=0)
     if slides < FEWEST_SLIDES:
-        few = "one slide is" if slides == 1 else f"{slides} slides are"
-        return f"No verdict: {few} too few; label at least {FEWEST_SLIDES}, of {FEWEST_SLIDES} patients."
+        few = "One slide is" if slides == 1 else f"{slides} slides are"
+        return f"{few} too few; label at least {FEWEST_SLIDES}, of {FEWEST_SLIDES} patients."
     if gap is None or gap.value is None:
         why = gap.reason if gap is not None and gap.reason else "There are no held-out slides."
-        return f"No verdict: {why} Hold slides out and train again."
+        return f"{why} Hold slides out and train again."
     if gap.low is None or gap.high is None:
-        return "No verdict: the held-out slides are too few for an interval; hold out more."
+        return "The held-out slides are too few for an interval; hold out more."
     return ""
 
 
@@ -109,7 +113,7 @@ def _why_nothing_to_lose(training: Measure | None) -> str:
     if training is None or training.value is None or training.value >= LEARNT:
         return ""
     return (
-        f"No verdict: the model hardly tells the classes apart on its own training slides (AUC {training.value:.2f}; 0.5 is "
+        f"The model hardly tells the classes apart on its own training slides (AUC {training.value:.2f}; 0.5 is "
         "guessing), so that it has nothing to lose on others. Train longer, from other weights, or label more."
     )
 
