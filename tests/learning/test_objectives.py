@@ -14,6 +14,7 @@ from napari_slidecorr.config import (
     ScrConfig,
     SdaConfig,
 )
+from napari_slidecorr.errors import ConfigError
 from napari_slidecorr.learning.objectives import Output, make_objective
 from napari_slidecorr.learning.slide_terms import coral_distance, reverse_gradient, slide_correlation, squash
 
@@ -163,6 +164,7 @@ def test_coral_adds_the_distance():
     output, label, slide_index = random_output()
     loss = objective(CoralConfig(coral_weight=3.0))(output, label, slide_index)
     distance = coral_distance(output.features, slide_index)
+    assert loss.terms["coral_distance"] == distance
     assert loss.total.item() == pytest.approx((loss.terms["cross_entropy"] + 3 * distance).item())
 
 
@@ -302,3 +304,70 @@ def test_sda_begins_without_pressure_on_the_backbone():
 
 def test_sda_names_each_training_slide():
     assert objective(SdaConfig()).slide_head.out_features == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "adds_up"),
+    [({}, True), ({"reduction": "mean"}, False), ({"normalizer": "centred"}, False)],
+)
+def test_our_forms_reach_the_loss_and_look_at_all_slides_at_once(options, adds_up):
+    output, label, slides = random_output()
+    scr = objective(ScrConfig(beta=0.2, **options))
+    expected = slide_correlation(output.features, slides, **options)
+    assert scr(output, label, slides).terms["slide_correlation"].item() == pytest.approx(expected.item(), rel=1e-6)
+    assert scr.adds_up is adds_up
+
+
+@pytest.mark.parametrize(("config", "adds_up"), [(CrossEntropyConfig(), True), (SceConfig(), True), (SdaConfig(), True),
+                                                 (CoralConfig(), False), (GroupDroConfig(), False)])  # fmt: skip
+def test_which_losses_add_up_over_processes(config, adds_up):
+    assert objective(config).adds_up is adds_up
+
+
+def test_parts_of_a_batch_add_up_to_it_with_class_weights_too():
+    output, label, slides = random_output()
+    for weight in (None, torch.tensor([1.0, 2.0, 5.0])):
+        whole = objective(SdaConfig(strength=1.0), class_weight=weight)
+        expected, parts = whole(output, label, slides).total.item(), 0.0
+        for rows in (slice(0, 2), slice(2, 8)):
+            whole.set_share(label[rows], label)
+            part = Output(output.logits[rows], output.features[rows])
+            parts += whole(part, label[rows], slides[rows]).total.item()
+        whole.set_share(label, label)
+        assert (whole.share, whole.class_share) == (1, 1)
+        assert parts == pytest.approx(expected, rel=1e-6)
+
+
+def test_sdas_total_is_both_cross_entropies_and_its_ramp_is_the_usual_one():
+    output, label, slides = random_output()
+    sda = objective(SdaConfig(strength=1.0))
+    loss = sda(output, label, slides)
+    assert loss.total.item() == pytest.approx(sum(term.item() for term in loss.terms.values()), rel=1e-6)
+    full, half = (slide_gradients(1.0, progress)[0][0] for progress in (1.0, 0.1))
+    ramp = [2 / (1 + math.exp(-10 * progress)) - 1 for progress in (1.0, 0.1)]
+    torch.testing.assert_close(half / ramp[1], full / ramp[0])
+
+
+def test_a_single_pair_is_its_own_mean():
+    features = random_features(2)
+    of_pair = slide_correlation(features, torch.tensor([3, 3]))
+    assert slide_correlation(features, torch.tensor([3, 3]), reduction="mean").item() == pytest.approx(of_pair.item())
+    measured = objective(ScrConfig(beta=0.2, reduction="mean")).measures(
+        {"cross_entropy": 1.0, "slide_correlation": 0.1}, 2, 1
+    )
+    assert measured["slide_correlation_bound"] == -0.25
+
+
+def test_what_is_no_objective_is_named():
+    with pytest.raises(ConfigError, match="no objective for 'x'"):
+        objective("x")
+
+
+def test_group_dro_weighs_classes_and_smooths_in_each_slides_loss():
+    output, label, slides = random_output()
+    weight = torch.tensor([1.0, 2.0, 4.0])
+    found = objective(GroupDroConfig(step_size=0.0), class_weight=weight, label_smoothing=0.3)(output, label, slides)
+    target = 0.7 * torch.nn.functional.one_hot(label, 3) + 0.1
+    each = -(target * weight * torch.log_softmax(output.logits, dim=1)).sum(dim=1)
+    assert found.total.item() == pytest.approx(each.mean().item(), rel=1e-5)  # two patches on each slide
+    assert found.terms["worst_slide"].item() == pytest.approx(each.reshape(4, 2).mean(dim=1).max().item(), rel=1e-5)
