@@ -60,6 +60,7 @@ class Labelling:
         self.person = Person(self.viewer)
         self.person.wait(lambda: self.dock.desk.editor is not None)
         QTest.qWait(600)
+        self.dock.parentWidget().raise_()  # docks have found their places by now
         self.viewer.reset_view()
         QTest.qWait(200)
 
