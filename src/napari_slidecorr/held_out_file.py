@@ -46,14 +46,9 @@ def read_held_out(run: Path, table: PatchTable) -> NDArray[np.float32]:
     ProjectError
         If the file is missing, damaged or of other patches.
     """
-    path = run / NAME
-    try:
-        rows = list(csv.reader(path.read_text("utf-8").splitlines()))[1:]
-        probabilities = np.asarray([[float(p) for p in row[4:]] for row in rows], np.float32)
-        if probabilities.shape != (len(table), len(table.classes)):
-            raise ValueError(f"{len(rows)} patches, not {len(table)}")
-    except (OSError, ValueError) as error:
-        raise ProjectError(f"{path}: cannot be read ({error}); delete it, and resume.") from error
+    _, _, probabilities = _read(run, "delete it, and resume")
+    if probabilities.shape != (len(table), len(table.classes)):
+        raise _unreadable(run, f"{len(probabilities)} patches, not {len(table)}", "delete it, and resume")
     return probabilities
 
 
@@ -73,15 +68,13 @@ def read_told(run: Path) -> tuple[NDArray[np.str_], NDArray[np.int64], NDArray[n
     ProjectError
         If the file is missing or damaged.
     """
-    path = run / NAME
+    advice = "delete it, and resume the comparison"
+    classes, rows, probabilities = _read(run, advice)
     try:
-        head, *rows = list(csv.reader(path.read_text("utf-8").splitlines()))
-        classes = [name.removeprefix("p_") for name in head[4:]]
         label = np.asarray([classes.index(row[3]) for row in rows], np.int64)
-        probabilities = np.asarray([[float(p) for p in row[4:]] for row in rows], np.float32)
-        return np.asarray([row[0] for row in rows], np.str_), label, probabilities.reshape(len(rows), len(classes))
-    except (OSError, ValueError, IndexError) as error:
-        raise ProjectError(f"{path}: cannot be read ({error}); delete it, and resume the comparison.") from error
+    except (ValueError, IndexError) as error:
+        raise _unreadable(run, error, advice) from error
+    return np.asarray([row[0] for row in rows], np.str_), label, probabilities
 
 
 def read_own_patches(
@@ -107,19 +100,34 @@ def read_own_patches(
     ProjectError
         If the file is missing, damaged or of other classes.
     """
-    path = run / NAME
+    advice = "train the model again"
+    found, rows, said = _read(run, advice)
+    if found != list(classes):
+        raise _unreadable(run, f"its columns are of {', '.join(found)}", advice)
+    there = np.asarray([row[0] in footprints for row in rows], bool)
+    rows = [row for row, kept in zip(rows, there, strict=True) if kept]
+    slides = tuple(dict.fromkeys(row[0] for row in rows))
     try:
-        head, *rows = list(csv.reader(path.read_text("utf-8").splitlines()))
-        if head[4:] != [f"p_{name}" for name in classes]:
-            raise ValueError(f"its columns are {', '.join(head)}")
-        rows = [row for row in rows if row[0] in footprints]
-        slides = tuple(dict.fromkeys(row[0] for row in rows))
         place = np.asarray([(int(row[1]), int(row[2])) for row in rows], np.int64).reshape(-1, 2)
-        label = np.asarray([classes.index(row[3]) for row in rows], np.int16)
-        said = np.asarray([[float(p) for p in row[4:]] for row in rows], np.float32).reshape(-1, len(classes))
-    except (OSError, ValueError, IndexError) as error:
-        raise ProjectError(f"{path}: cannot be read ({error}); train the model again.") from error
+        label = np.asarray([found.index(row[3]) for row in rows], np.int16)
+    except (ValueError, IndexError) as error:
+        raise _unreadable(run, error, advice) from error
     index = np.asarray([slides.index(row[0]) for row in rows], np.int32)
     sizes = tuple(footprints[slide] for slide in slides)
     table = PatchTable(place[:, 0], place[:, 1], index, label, slides, tuple(classes), sizes, geometry)
-    return table, said
+    return table, said[there]
+
+
+def _read(run: Path, advice: str) -> tuple[list[str], list[list[str]], NDArray[np.float32]]:
+    """Give the classes, the rows as text, and the probabilities, shape (P, K)."""
+    try:
+        head, *rows = list(csv.reader((run / NAME).read_text("utf-8").splitlines()))
+        classes = [name.removeprefix("p_") for name in head[4:]]
+        probabilities = np.asarray([[float(p) for p in row[4:]] for row in rows], np.float32)
+        return classes, rows, probabilities.reshape(len(rows), len(classes))
+    except (OSError, ValueError) as error:
+        raise _unreadable(run, error, advice) from error
+
+
+def _unreadable(run: Path, why: object, advice: str) -> ProjectError:
+    return ProjectError(f"{run / NAME}: cannot be read ({why}); {advice}.")

@@ -1,6 +1,9 @@
 """A project of small slides on the disk, each with two classes and a tint of its own."""
 
+from contextlib import contextmanager
+
 import numpy as np
+import pytest
 import tifffile
 from memory_slides import CLASSES, SIZE_PX, halves, two_class_slide
 
@@ -35,3 +38,11 @@ def small_config(**changes):
         "device": "cpu",
     }
     return TrainConfig(**{**values, **changes})
+
+
+@contextmanager
+def project_with_cache(folder, **how):
+    """A project whose features are kept in the same folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLIDECORR_CACHE_DIR", str(folder / "cache"))
+        yield make_project(folder, **how)

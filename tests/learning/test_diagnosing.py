@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from small_project import make_project, small_config
+from small_project import project_with_cache, small_config
 from typer.testing import CliRunner
 
 from napari_slidecorr.cli import app
@@ -28,10 +28,7 @@ from napari_slidecorr.run_diagnosis import diagnose_run
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("diagnosed")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SLIDECORR_CACHE_DIR", str(folder / "cache"))
-        made = make_project(folder, slides=6, side=256)
+    with project_with_cache(tmp_path_factory.mktemp("diagnosed"), slides=6, side=256) as made:
         drain(made.train(small_config(epochs=2), name="one"))
         yield made
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
-from small_project import make_project, small_config
+from small_project import project_with_cache, small_config
 
 from napari_slidecorr.errors import ConfigError
 from napari_slidecorr.events import BatchDone, EpochDone, Notice, drain
@@ -17,10 +17,8 @@ from napari_slidecorr.regions import RegionSet
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("first")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SLIDECORR_CACHE_DIR", str(folder / "cache"))
-        yield make_project(folder)
+    with project_with_cache(tmp_path_factory.mktemp("first")) as made:
+        yield made
 
 
 def config(**changes):
