@@ -156,13 +156,13 @@ def draw_square(person: Any, place: tuple[float, float]) -> None:
     QTest.mouseDClick(person.canvas, LEFT, NONE, person.at(*corners[-1]))
 
 
-def napari_alone(path: Path, where: list[tuple[float, float]]) -> np.ndarray:
+def napari_alone(path: Path, where: list[tuple[float, float]], window: tuple[int, int]) -> np.ndarray:
     """Draw the same squares on a plain Shapes layer, in a window without docks; gives its gaps."""
     import napari
     from person import Person
 
     viewer = napari.Viewer()
-    viewer.window._qt_window.resize(1500, 1000)  # noqa: SLF001 - the public one is deprecated
+    viewer.window._qt_window.resize(*window)  # noqa: SLF001 - the public one is deprecated
     (image,) = viewer.open(path, plugin="napari-slidecorr")
     shapes = viewer.add_shapes(ndim=2, scale=image.scale[-2:])
     serve(0.5)
@@ -183,12 +183,12 @@ def napari_alone(path: Path, where: list[tuple[float, float]]) -> np.ndarray:
 class Window:
     """The docks, and a person who draws."""
 
-    def __init__(self, project: Any, config: Any) -> None:
+    def __init__(self, project: Any, config: Any, size: tuple[int, int]) -> None:
         import napari
         from person import Person
 
         self.viewer = napari.Viewer()
-        self.viewer.window._qt_window.resize(1500, 1000)  # noqa: SLF001 - the public one is deprecated
+        self.viewer.window._qt_window.resize(*size)  # noqa: SLF001 - the public one is deprecated
         self.slides, self.regions, self.live = (
             self.viewer.window.add_plugin_dock_widget("napari-slidecorr", name)[1]
             for name in ("Slides", "Regions", "Live")
@@ -261,7 +261,7 @@ def places(project: Any, cohort: Any, slide_id: str, count: int, seed: int) -> l
     return found
 
 
-def main(strokes: int, cells: int) -> dict[str, Any]:
+def main(strokes: int, cells: int, size: tuple[int, int]) -> dict[str, Any]:
     """Open a window, draw, and give the figures."""
     from napari_slidecorr._napari.torch_door import load_torch
 
@@ -274,7 +274,7 @@ def main(strokes: int, cells: int) -> dict[str, Any]:
         os.environ["SLIDECORR_CACHE_DIR"] = str(folder / "cache")
         project, cohort = make_project(folder, cells)
         total = fill_cache(project, cohort, config.fast)
-        window = Window(project, config)
+        window = Window(project, config, size)
         ids = [known.id for known in project.cohort]
         window.show(ids[0])
         window.person.press_button(window.live.live_button)
@@ -301,7 +301,7 @@ def main(strokes: int, cells: int) -> dict[str, Any]:
             serve(1)
         alone = gaps.take()
         window.viewer.close()
-        plain = napari_alone(Path(project.slide(ids[-1]).path), [place for _, place in last])
+        plain = napari_alone(Path(project.slide(ids[-1]).path), [place for _, place in last], size)
     view, slide = ([getattr(one, name) for one in found] for name in ("view_s", "slide_s"))
     all_gaps = np.concatenate(taken)
     return {
@@ -309,6 +309,7 @@ def main(strokes: int, cells: int) -> dict[str, Any]:
         "patches": total,
         "slides": SLIDES,
         "dim": DIM,
+        "window_px": "{} x {}".format(*size),
         "p50_view_s": float(np.quantile(view, 0.5)),
         "p95_view_s": float(np.quantile(view, 0.95)),
         "p95_slide_s": float(np.quantile(slide, 0.95)),
@@ -329,10 +330,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--strokes", type=int, default=50)
     parser.add_argument("--cells", type=int, default=4000, help="tissue cells of each slide, about")
+    parser.add_argument("--window", type=int, nargs=2, default=(1500, 1000), help="width and height of the window")
     parser.add_argument("--quick", action="store_true", help="10 strokes")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    figures = main(10 if given.quick else given.strokes, given.cells)
+    figures = main(10 if given.quick else given.strokes, given.cells, tuple(given.window))
     print(
         ", ".join(
             f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}" for key, value in figures.items()

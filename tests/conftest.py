@@ -13,6 +13,8 @@ from hypothesis import settings
 # The same examples in every run, so that a red run is the change's doing; HYPOTHESIS_PROFILE=explore looks for new ones.
 settings.register_profile("fixed", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None, max_examples=1000)
+# Few examples, where tests run hundreds of times (benchmarks/mutation.py).
+settings.register_profile("quick", derandomize=True, deadline=None, max_examples=10)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_slidecorr.cohort import Split, k_fold, leave_one_group_out, split_by_group
 from napari_slidecorr.config import TrainConfig
@@ -16,7 +15,7 @@ from napari_slidecorr.events import Notice
 from napari_slidecorr.io.same_files import same_files
 from napari_slidecorr.label_doubts import label_doubts
 from napari_slidecorr.model_spec import ModelSpec
-from napari_slidecorr.patches import PatchTable
+from napari_slidecorr.patches import PatchTable, leaky_split
 from napari_slidecorr.regions import RegionSet
 from napari_slidecorr.runs import MODEL_NAME
 from napari_slidecorr.slide import Slide
@@ -55,6 +54,7 @@ class TrainingPlan:
         empty = tuple(table.classes[i] for i in np.flatnonzero(counts == 0))
         label = np.searchsorted(kept, table.label).astype(np.int16)
         table = replace(table, classes=tuple(table.classes[i] for i in kept), label=label)
+        table = table.of_slides([table.slides[i] for i in np.flatnonzero(table.counts().sum(axis=1))])
         return cls(table, {slide: groups[slide] for slide in table.slides}, regions, empty)
 
     @property
@@ -95,7 +95,7 @@ class TrainingPlan:
     def tables(self, split: Split, config: TrainConfig) -> tuple[PatchTable, PatchTable]:
         """Give the patches to train on and those held out."""
         if config.split == "patches":
-            return _divided(self.table, config.validation_fraction, config.seed)
+            return leaky_split(self.table, fraction=config.validation_fraction, seed=config.seed)
         return self.table.of_slides(split.train), self.table.of_slides(split.validation)
 
     def notices(self, split: Split, slides: Mapping[str, Slide], config: TrainConfig) -> Iterator[Notice]:
@@ -162,19 +162,3 @@ def _about_copies(slides: Mapping[str, Slide], groups: Mapping[str, str]) -> Ite
         copies = [slide_id for slide_id, slide in slides.items() if slide.path in paths]
         if len({groups[slide_id] for slide_id in copies}) > 1:
             yield _doubt(f"{' and '.join(copies)} are copies of one file. Remove all but one, or give them one group.")
-
-
-def _divided(table: PatchTable, fraction: float, seed: int) -> tuple[PatchTable, PatchTable]:
-    """Divide the patches of each class of each slide at random."""
-    rng = np.random.default_rng([seed, 0x1EAC])
-    held = np.zeros(len(table), bool)
-    for slide in range(len(table.slides)):
-        for label in range(len(table.classes)):
-            rows = rng.permutation(np.flatnonzero((table.slide_index == slide) & (table.label == label)))
-            held[rows[: round(fraction * len(rows))]] = True
-    return _rows(table, ~held), _rows(table, held)
-
-
-def _rows(table: PatchTable, kept: NDArray[np.bool_]) -> PatchTable:
-    columns = {name: getattr(table, name)[kept] for name in ("y", "x", "slide_index", "label")}
-    return replace(table, **columns)
