@@ -64,6 +64,7 @@ def tested(name: str, folder: Path) -> dict[str, Any]:
         cwd=copy,
         env=os.environ | settings,
         stdin=subprocess.DEVNULL,
+        check=False,
         capture_output=True,
         text=True,
     )
@@ -85,7 +86,9 @@ def _results(meta: Path) -> list[tuple[str, int | None]]:
 
 def _diff(copy: Path, key: str) -> str:
     command = [sys.executable, "-m", "mutmut", "show", key]
-    shown = subprocess.run(command, cwd=copy, stdin=subprocess.DEVNULL, capture_output=True, text=True).stdout
+    shown = subprocess.run(
+        command, cwd=copy, stdin=subprocess.DEVNULL, check=True, capture_output=True, text=True
+    ).stdout
     return "\n".join(line for line in shown.splitlines() if line[:1] in "+-@" and line[:3] not in ("+++", "---"))
 
 

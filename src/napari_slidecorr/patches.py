@@ -178,7 +178,7 @@ def _cut_slide(
     y, x = _places(source, used, (stride[0], stride[1]))
     height, width = source.footprint_px
     boxes = shapely.box(y, x, y + height, x + width)
-    coverage = np.stack([_coverage(boxes, _area_of(source.regions, name)) for name in used])
+    coverage = np.stack([covered_px(boxes, area_of(source.regions, name)) for name in used])
     best = coverage.argmax(axis=0)
     keep = coverage.max(axis=0) >= config.min_coverage * height * width - 1e-6
     label = np.asarray([classes.index(name) for name in used], np.int64)[best]
@@ -202,13 +202,15 @@ def _places(source: PatchSource, used: Sequence[str], stride: YX) -> tuple[NDArr
     return row * stride[0], column * stride[1]
 
 
-def _area_of(regions: RegionSet, name: str) -> shapely.Geometry:
+def area_of(regions: RegionSet, name: str) -> shapely.Geometry:
+    """Where a slide is labelled as a class: the union of its regions, without what ``ignore`` covers."""
     area = shapely.union_all([region.polygon for region in regions.of_class(name)])
     ignored = regions.of_class(IGNORE)
     return area.difference(shapely.union_all([region.polygon for region in ignored])) if ignored else area
 
 
-def _coverage(boxes: NDArray[np.object_], area: shapely.Geometry) -> NDArray[np.float64]:
+def covered_px(boxes: NDArray[np.object_], area: shapely.Geometry) -> NDArray[np.float64]:
+    """Square pixels of each box that lie in an area, shape (N,)."""
     shapely.prepare(area)
     covered = np.zeros(len(boxes))
     whole = shapely.contains_properly(area, boxes)

@@ -9,7 +9,8 @@ import shapely
 from numpy.typing import NDArray
 
 from napari_slidecorr.geometry import Grid
-from napari_slidecorr.regions import IGNORE, RegionSet
+from napari_slidecorr.patches import area_of, covered_px
+from napari_slidecorr.regions import RegionSet
 
 
 class CellLabels(NamedTuple):
@@ -45,21 +46,15 @@ def label_cells(grid: Grid, regions: RegionSet, classes: tuple[str, ...], min_co
     used = [name for name in classes if regions.of_class(name)]
     if not used:
         return CellLabels(np.zeros((0, 2), np.int32), np.zeros(0, np.int16))
-    areas = [_area_of(regions, name) for name in used]
+    areas = [area_of(regions, name) for name in used]
     cells = _near(grid, areas)
     y, x = (np.asarray(grid.patch_starts_px(axis), np.float64)[cells[:, axis]] for axis in (0, 1))
     height, width = grid.cell_px
     boxes = shapely.box(y, x, y + height, x + width)
-    covered = np.stack([_covered(boxes, area) for area in areas])
+    covered = np.stack([covered_px(boxes, area) for area in areas])
     keep = covered.max(axis=0, initial=0) >= min_coverage * height * width - 1e-6
     label = np.asarray([classes.index(name) for name in used], np.int16)[covered.argmax(axis=0)]
     return CellLabels(cells[keep].astype(np.int32), label[keep])
-
-
-def _area_of(regions: RegionSet, name: str) -> shapely.Geometry:
-    area = shapely.union_all([region.polygon for region in regions.of_class(name)])
-    ignored = regions.of_class(IGNORE)
-    return area.difference(shapely.union_all([region.polygon for region in ignored])) if ignored else area
 
 
 def _near(grid: Grid, areas: list[shapely.Geometry]) -> NDArray[np.int64]:
@@ -73,14 +68,3 @@ def _near(grid: Grid, areas: list[shapely.Geometry]) -> NDArray[np.int64]:
         )
         meets[rows, columns] = True
     return np.argwhere(meets)
-
-
-def _covered(boxes: NDArray[np.object_], area: shapely.Geometry) -> NDArray[np.float64]:
-    """Square pixels of each box that lie in an area."""
-    shapely.prepare(area)
-    out = np.zeros(len(boxes))
-    whole = shapely.contains_properly(area, boxes)
-    out[whole] = shapely.area(boxes[whole])
-    part = ~whole & shapely.intersects(area, boxes)
-    out[part] = shapely.area(shapely.intersection(boxes[part], area))
-    return out
