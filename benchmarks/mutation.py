@@ -36,6 +36,8 @@ source_paths=
     src
 only_mutate=
     {files}
+pytest_add_cli_args=
+    --no-xvfb
 pytest_add_cli_args_test_selection=
     {tests}
 also_copy=

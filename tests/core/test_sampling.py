@@ -33,6 +33,15 @@ def batches(table, m=8, n=4, seed=0, epoch=0):
     return slide_batches(table, slides_per_batch=m, patches_per_slide=n, seed=seed, epoch=epoch)
 
 
+GOLDEN = [
+    [[9, 6, 4, 2], [10, 11, 16, 17], [15, 14, 16, 17], [15, 14, 8, 7]],
+    [[7, 8, 14, 15], [0, 3, 17, 16], [12, 11, 2, 4], [10, 13, 9, 6]],
+]
+GOLDEN_SMALL = [
+    [[9, 4, 10], [16, 15, 6], [11, 2, 17], [5, 13, 8], [14, 7, 12], [16, 1, 11]],
+    [[7, 14, 0], [17, 12, 3], [11, 8, 15], [16, 10, 9], [2, 15, 6], [17, 14, 6]],
+]
+
 tables = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=8).map(table_of)
 
 
@@ -49,9 +58,11 @@ def test_a_class_of_a_single_patch_has_its_share():
 @example(table_of([(0, 9), (9, 0)]), 2, 4, 0)
 @example(table_of([(9, 1)]), 2, 1, 0)
 @example(table_of([(9, 0), (9, 0), (0, 1)]), 2, 1, 0)
+@example(table_of([(9, 9), (9, 0)]), 2, 1, 0)
+@example(table_of([(9, 0), (5, 5), (5, 5), (0, 9), (9, 0)]), 3, 1, 0)
 def test_m_slides_by_n_patches_and_never_one_label(table, m, n, epoch):
     if len(np.unique(table.label)) < 2:
-        with pytest.raises(CohortError):
+        with pytest.raises(CohortError, match=r"^The training patches are all of one class; nothing can be learnt"):
             batches(table, m, n, epoch=epoch)
         return
     slides = len(np.unique(table.slide_index))
@@ -59,7 +70,11 @@ def test_m_slides_by_n_patches_and_never_one_label(table, m, n, epoch):
     for rows in batches(table, m, n, epoch=epoch):
         assert len(rows) == min(m, slides) * n_used
         assert len(np.unique(table.label[rows])) > 1
-        assert (np.unique(table.slide_index[rows], return_counts=True)[1] % n_used == 0).all()
+        found, counts = np.unique(table.slide_index[rows], return_counts=True)
+        assert (counts % n_used == 0).all()
+        if len(found) < min(m, slides):  # a slide stands twice only if no other has a second class
+            other = table.slide_index[table.label != table.label[rows[0]]]
+            assert set(other) <= set(table.slide_index[rows[:-n_used]])
 
 
 def test_the_same_seed_and_epoch_give_the_same_batches_and_another_epoch_others():
@@ -67,6 +82,26 @@ def test_the_same_seed_and_epoch_give_the_same_batches_and_another_epoch_others(
     first, again, later = batches(table), batches(table), batches(table, epoch=1)
     assert all((a == b).all() for a, b in zip(first, again, strict=True))
     assert any((a != b).any() for a, b in zip(first, later, strict=True))
+
+
+def test_batches_stay_what_they_were():
+    """A run that an earlier version began goes on with the very batches that it would have had."""
+    table = table_of([(3, 3), (0, 4), (4, 0), (2, 0), (0, 2)])
+    drawn = [[rows.tolist() for rows in batches(table, 2, 2, seed=7, epoch=epoch)] for epoch in range(2)]
+    assert drawn == GOLDEN
+    small = [[rows.tolist() for rows in batches(table, 3, 1, seed=7, epoch=epoch)] for epoch in range(2)]
+    assert small == GOLDEN_SMALL
+
+
+def test_a_small_table_is_one_batch():
+    assert len(batches(table_of([(1, 1)] * 3))) == 1
+
+
+def test_a_second_class_is_found_though_every_slide_is_in_the_batch():
+    table = table_of([(9, 9), (9, 0)])
+    for epoch in range(10):
+        for rows in batches(table, m=2, n=1, epoch=epoch):
+            assert len(np.unique(table.label[rows])) == 2
 
 
 def test_an_epoch_shows_nearly_every_patch_of_even_slides_once():
@@ -107,7 +142,7 @@ def test_ranks_get_whole_slides_and_together_the_batch(table, m, n, ranks):
         return
     for rows in batches(table, m, n):
         if len(np.unique(table.slide_index[rows])) < ranks:
-            with pytest.raises(CohortError, match="fewer processes"):
+            with pytest.raises(CohortError, match=r"processes; raise slides_per_batch, or start fewer processes\.$"):
                 rows_of_rank(rows, table.slide_index, 0, ranks)
             continue
         dealt = [rows_of_rank(rows, table.slide_index, rank, ranks) for rank in range(ranks)]
