@@ -13,9 +13,9 @@ def test_a_box_that_ends_before_it_begins_is_refused():
     assert Box(2, 3, 5, 7).shape == (3, 4)
     assert Box(2, 3, 2, 7).shape == (0, 4)
     assert Box(2, 3, 5, 3).shape == (3, 0)
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match=r"^Box\(y0=5, x0=0, y1=4, x1=1\) ends before it begins\.$"):
         Box(5, 0, 4, 1)
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="ends before"):
         Box(0, 5, 1, 4)
 
 
@@ -35,8 +35,11 @@ def test_footprint(size, mpp, slide, expected):
 
 
 def test_a_slide_without_mpp_is_asked_for_it():
-    with pytest.raises(SlideError, match=r"a\.svs: no physical pixel size.*--mpp"):
+    ways = r"Set it in the Slides dock, with `slidecorr set PROJECT SLIDE --mpp SIZE`, or with open_slide\(mpp=...\)\.$"
+    with pytest.raises(SlideError, match=rf"^a\.svs: no physical pixel size.*at 0\.5 um/px\. {ways}"):
         PatchGeometry(224, 0.5).footprint_px(None, "a.svs")
+    with pytest.raises(SlideError, match=r"^the slide: "):
+        PatchGeometry(224, 0.5).footprint_px(None)
 
 
 def test_translate_of_cells_from_the_corner_is_half_a_stride_minus_half_a_pixel():
