@@ -269,6 +269,10 @@ def test_a_model_that_loses_on_new_slides_is_called_out_in_plain_words():
     assert "name the slide in 87 of 100 patches; chance is 12" in said.text
 
 
+def test_nothing_is_told_as_nought_and_not_as_less_than_nothing():
+    assert "(between 0.00 and 0.11)" in found(0.05, -0.001, 0.11).text
+
+
 def test_a_model_that_loses_nothing_is_not_called_out_for_features_that_name_the_slide():
     said = found(0.003, -0.01, 0.02)
     assert said.finding == "tissue"

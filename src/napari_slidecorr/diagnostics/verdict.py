@@ -147,7 +147,7 @@ def _loss_sentence(gap: Measure) -> str:
         f"loses {value:.2f} AUC" if value > 0.005 else f"gains {-value:.2f} AUC" if value < -0.005 else "loses nothing"
     )
     few = f"; {gap.n_slides} held-out slides make that wide" if gap.n_slides < FEWEST_SLIDES else ""
-    return f"On slides it has not seen it {told} (between {gap.low:.2f} and {gap.high:.2f}{few})."
+    return f"On slides it has not seen it {told} (between {gap.low:z.2f} and {gap.high:z.2f}{few})."
 
 
 def _innocent_sentence(leak: Measure) -> str:
