@@ -107,7 +107,7 @@ def _held_out(of_group: Mapping[str, frozenset[str]], fraction: float, rng: np.r
         return bool(left) and frozenset().union(*left) == every
 
     while True:
-        covered = frozenset().union(*(of_group[group] for group in held)) if held else frozenset()
+        covered = frozenset().union(*(of_group[group] for group in held))
         candidates = [group for group in order if group not in held and keeps_training_whole(group)]
         gain = {group: len(of_group[group] - covered) for group in candidates}
         if not candidates or (covered == every and len(held) >= wanted):
@@ -116,7 +116,7 @@ def _held_out(of_group: Mapping[str, frozenset[str]], fraction: float, rng: np.r
         if covered != every and gain[best] == 0:
             break
         held.add(best)
-    if not held or frozenset().union(*(of_group[group] for group in held)) != every:
+    if frozenset().union(*(of_group[group] for group in held)) != every:
         raise CohortError(
             "The slides cannot be divided so that every class stands on both sides. Label more classes on each slide, "
             "or add slides."

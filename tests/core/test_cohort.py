@@ -52,18 +52,78 @@ def test_with_one_class_a_slide_both_sides_still_have_both():
         assert {name for slide in side for name in classes[slide]} == set(BOTH)
 
 
+def mixed(n):
+    """Slides that have both classes, the first alone and the second alone, in turn."""
+    groups = {f"s{i}": f"s{i}" for i in range(n)}
+    return groups, {f"s{i}": (BOTH, BOTH[:1], BOTH[1:])[i % 3] for i in range(n)}
+
+
+def test_who_is_held_out_stays_who_it_was():
+    """A run that an earlier version began goes on with the very slides that it held out."""
+    groups, classes = mixed(9)
+    splits = [split_by_group(groups, classes, fraction=0.4, seed=seed).validation for seed in range(3)]
+    assert splits == [("s1", "s3", "s4", "s7"), ("s2", "s3", "s5", "s7"), ("s3", "s4", "s6", "s7")]
+    folds = [[fold.validation for fold in k_fold(groups, classes, folds=4, seed=seed)] for seed in range(2)]
+    assert folds == [
+        [("s2", "s3", "s4"), ("s1", "s8"), ("s0", "s7"), ("s5", "s6")],
+        [("s3", "s4", "s8"), ("s1", "s2"), ("s6", "s7"), ("s0", "s5")],
+    ]
+
+
+def test_folds_are_of_one_size_give_or_take_one():
+    for count, folds in ((9, 4), (10, 3), (11, 4), (12, 4)):
+        groups, classes = mixed(count)
+        for seed in range(20):
+            sizes = [len(fold.validation) for fold in k_fold(groups, classes, folds=folds, seed=seed)]
+            assert max(sizes) - min(sizes) <= 1
+
+
+def test_as_many_folds_as_slides_leave_one_out():
+    groups, classes = cohort(4)
+    assert sorted(fold.validation for fold in k_fold(groups, classes, folds=4, seed=0)) == [
+        (f"s{i}",) for i in range(4)
+    ]
+
+
 @pytest.mark.parametrize(
     ("classes", "words"),
     [
-        pytest.param({"a": ("tumour", "stroma"), "b": ("stroma",)}, ["tumour", "a", "second"], id="class on one slide"),
-        pytest.param({"a": BOTH}, ["tumour", "stroma"], id="one slide"),
-        pytest.param({}, ["0 slide"], id="no labels"),
+        pytest.param(
+            {"a": BOTH, "a2": BOTH, "a3": ("stroma",), "b": ("stroma",)},
+            "Class 'tumour' is labelled on one slide or patient only (a, a2); one side of a slide-wise split would lack it. "
+            "Label it on a second one.",
+            id="a class of one patient",
+        ),
+        pytest.param(
+            {"a": BOTH},
+            "Class 'stroma' is labelled on one slide or patient only (a); one side of a slide-wise split would lack it. "
+            "Label it on a second one.",
+            id="one slide",
+        ),
+        pytest.param(
+            {},
+            "Labelled regions are on 0 slides only; a slide-wise split needs at least 2.",
+            id="no labels",
+        ),
+        pytest.param(
+            {"a": "xy", "b": "yz", "c": "zx"},
+            "The slides cannot be divided so that every class stands on both sides. Label more classes on each slide, or add "
+            "slides.",
+            id="classes go round",
+        ),
     ],
 )
 def test_what_cannot_be_divided_is_told(classes, words):
+    groups = {"a": "a", "a2": "a", "a3": "a", "b": "b", "c": "c"}
     with pytest.raises(CohortError) as told:
-        split_by_group({"a": "a", "b": "b"}, classes, fraction=0.5, seed=0)
-    assert any(word in str(told.value) for word in words)
+        split_by_group(groups, classes, fraction=0.5, seed=0)
+    assert str(told.value) == words
+
+
+def test_a_class_that_no_further_slide_could_give_ends_the_search():
+    classes = {"s0": "bcd", "s1": "abc", "s2": "abd", "s3": "b"}
+    with pytest.raises(CohortError, match="cannot be divided"):
+        split_by_group({slide: slide for slide in classes}, classes, fraction=0.3, seed=0)
 
 
 def test_nothing_is_held_out_when_told_so():
