@@ -306,6 +306,8 @@ def test_damaged_patches(extractor, slide, cache, rows, fatal):
     all_events = list(events)
     assert any("cannot be read" in event.message for event in all_events if isinstance(event, Notice))
     assert 0 < len(all_events[-1].result.cells) < np.prod(slide_grid(damaged, GEOMETRY).shape)
+    *_, again = extract(damaged, extractor, slide_grid(damaged, GEOMETRY), cache=cache)  # only damaged ones are missing
+    np.testing.assert_array_equal(again.result.cells, all_events[-1].result.cells)
 
 
 def test_labelled_cells_lie_in_regions_of_their_class(slide):

@@ -198,7 +198,7 @@ def _extract(work: _Work, grid: Grid, cells: Cells, view: View | None) -> Genera
     if len(missing):
         ahead = _by_view(grid, missing, view, work.batch_size)
         boxes = (([(tuple(cell), grid.patch_box(*cell)) for cell in batch.tolist()]) for batch in ahead)
-        with closing(_computed(work, boxes, len(missing))) as batches:
+        with closing(_computed(work, boxes, len(cells))) as batches:
             for event in batches:
                 if isinstance(event, _Batch):
                     done += len(event.names)
@@ -244,7 +244,7 @@ _Named = tuple[tuple[int, int], Box]
 
 
 def _computed(work: _Work, batches: Iterator[list[_Named]], total: int) -> Generator[Event, None, None]:
-    """Read, compute and keep patches; what was computed is kept also when this is closed."""
+    """Read, compute and keep patches, of ``total`` asked for; what was computed is kept also when this is closed."""
     stain = yield from make_stain_step([work.slide], work.extractor.stain)
     damaged: list[SlideError] = []
     pending: list[tuple[Box, NDArray[np.float16]]] = []
@@ -323,7 +323,7 @@ def _table_features(
             ]
             for start in range(0, len(missing), batch_size)
         )
-        with closing(_computed(work, boxes, len(missing))) as batches:
+        with closing(_computed(work, boxes, len(rows))) as batches:
             for event in batches if len(missing) else ():
                 if isinstance(event, _Batch):
                     done += len(event.names)
