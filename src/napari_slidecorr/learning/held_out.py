@@ -22,6 +22,7 @@ from napari_slidecorr.learning.heads import (
     fit_head,
     fit_linear_folds,
 )
+from napari_slidecorr.learning.nuisance import fit_projected
 from napari_slidecorr.metrics import patch_auc
 
 FEW_GROUPS = 8
@@ -80,6 +81,7 @@ def leave_one_group_out(
     groups: Sequence[int] | Mapping[int, int] | None = None,
     classes: int | None = None,
     folds: int | None = None,
+    projection: int = 0,
 ) -> OutOfFold:
     """Judge each slide (or patient) by a head that was trained without it.
 
@@ -89,18 +91,27 @@ def leave_one_group_out(
         What is held out together; each slide alone when left out.
     folds : int, optional
         Deal groups to so many folds instead of leaving out each in turn.
+    projection : int
+        Make linear heads blind to so many nuisance directions, found anew on the training slides of each fold: those of
+        all slides would know the labels of the ones held out.
 
     Raises
     ------
     CohortError
-        If there are fewer than two groups, or fewer than two classes.
+        If there are fewer than two groups, or fewer than two classes, or projection is ruled out by the labels.
     """
     count = classes if classes is not None else int(np.max(labels, initial=-1)) + 1
     check_arrays(features, labels, slide_index, count)
     fold, total = fold_of_rows(labels, slide_index, groups=groups, folds=folds, seed=config.seed)
     penalty = config.penalty or DEFAULT_PENALTY
-    if config.net == "linear":
-        heads: Sequence[Head] = fit_linear_folds(features, labels, slide_index, fold, total, [penalty], count)[0]
+    if projection:
+        seen = [fold != held for held in range(total)]
+        heads: Sequence[Head] = [
+            fit_projected(features[rows], labels[rows], slide_index[rows], config, projection, classes=count)
+            for rows in seen
+        ]
+    elif config.net == "linear":
+        heads = fit_linear_folds(features, labels, slide_index, fold, total, [penalty], count)[0]
     else:
         heads = [_fit_without(features, labels, slide_index, config, count, fold == held) for held in range(total)]
     probabilities = np.full((len(labels), count), np.nan, np.float32)
