@@ -25,8 +25,9 @@ from napari_slidecorr.learning.held_out import (
 )
 from napari_slidecorr.learning.inference import predict
 from napari_slidecorr.learning.model_card import CARD_NAME
-from napari_slidecorr.learning.models import load_model, make_model
+from napari_slidecorr.learning.models import load_model, make_model, save_weights
 from napari_slidecorr.learning.softmax_solver import solve
+from napari_slidecorr.learning.trainees import continue_from
 from napari_slidecorr.metrics import patch_auc
 from napari_slidecorr.regions import RegionSet
 from napari_slidecorr.runs import read_run
@@ -308,6 +309,22 @@ def test_a_fast_model_can_be_exported(tmp_path, slides, kind):
     assert (out / "config.json").is_file()
 
 
+@pytest.mark.parametrize(
+    ("kind", "why"), [("projection", ""), ("adapter", "an adapter"), ("centring", "centred slides")]
+)
+def test_a_training_goes_on_from_a_fast_model_with_the_head_it_can_carry(tmp_path, slides, kind, why):
+    trained(tmp_path, slides, HEADS[kind])
+    model = make_model("test_resnet", 2, weights="random", seed=5)
+    own = model.head.weight.clone()
+    continue_from(tmp_path / "run", model, "test_resnet", CLASSES)
+    earlier, _ = load_model(tmp_path / "run")
+    for one, other in zip(earlier.backbone.parameters(), model.backbone.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(model.head.weight, own if why else earlier.head.weight)
+    assert ("with a new head" in model.start.note) == bool(why)
+    assert why in model.start.note
+
+
 def test_a_model_that_centres_is_not_exported(tmp_path, slides):
     trained(tmp_path, slides, HEADS["centring"])
     with pytest.raises(ModelError, match="without centring"):
@@ -408,6 +425,16 @@ def test_a_backbone_of_the_table_from_a_local_file(tmp_path, tiny):
 
 
 @pytest.mark.usefixtures("tiny")
+def test_a_backbone_of_the_table_from_an_earlier_run(tmp_path):
+    earlier = make_model("tiny", 2, weights="random", seed=3)
+    save_weights(tmp_path / "model.safetensors", earlier)
+    model = make_model("tiny", 2, weights=tmp_path / "model.safetensors")
+    for one, other in zip(earlier.backbone.parameters(), model.backbone.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert "other names" not in model.start.note
+
+
+@pytest.mark.usefixtures("tiny")
 def test_a_hub_that_does_not_answer_gives_one_sentence(monkeypatch):
     import urllib.request
 
@@ -416,6 +443,20 @@ def test_a_hub_that_does_not_answer_gives_one_sentence(monkeypatch):
 
     monkeypatch.setattr(urllib.request, "urlopen", unreachable)
     with pytest.raises(ModelError, match="cannot be fetched"):
+        make_model("tiny", 2)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_hub_that_stops_answering_is_told_as_such(monkeypatch):
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def lost(*_, **__):
+        raise LocalEntryNotFoundError("the connection timed out")
+
+    monkeypatch.setattr("napari_slidecorr.learning.weights.probe", lambda _: None)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lost)
+    with pytest.raises(ModelError, match=r"tiny cannot be fetched .*timed out.*Try again later"):
         make_model("tiny", 2)
 
 
