@@ -253,6 +253,19 @@ def test_the_leakage_gap_needs_five_patients():
     assert "5 patients" in measure.reason
 
 
+@pytest.mark.parametrize(
+    ("classes", "reason"),
+    [([0, 1, 2, 3, 4, 5], "No slide can be held out"), ([0, 0, 0, 0, 0, 1], "can be held out have one class")],
+)
+def test_the_leakage_gap_is_undefined_where_slides_cannot_be_held_out(classes, reason):
+    features, _, index = features_of(6, tied=True)
+    label = np.asarray(classes, np.int16)[index]
+    measure = leakage_gap(features, label, index, [f"p{i}" for i in range(6)], max(classes) + 1)
+    assert measure.value is None
+    assert reason in measure.reason
+    assert (measure.n_slides, measure.n_patches) == (6, len(index))
+
+
 # -- the verdict --------------------------------------------------------------------------------------------------------
 
 

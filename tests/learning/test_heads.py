@@ -219,6 +219,8 @@ def test_a_class_of_one_slide_is_always_trained_on():
     assert (fold[slide_index == 2] == -1).all()
     with pytest.raises(CohortError, match="No slide can be held out"):
         fold_of_rows(np.asarray([0, 1]), np.asarray([0, 1]))
+    with pytest.raises(CohortError, match="Only one slide or patient can be held out"):
+        fold_of_rows(np.asarray([0, 1, 0]), np.asarray([0, 0, 1]))
 
 
 def test_folds_leave_no_class_out_of_training():
@@ -357,6 +359,15 @@ def test_one_slide_is_trained_on_and_warned_of(tmp_path, slides):
     events = trained(tmp_path, {"s0": slides["s0"]}, {})
     assert any("No slide can be held out" in event.message for event in events if isinstance(event, Notice))
     assert math.isnan(events[-2].validation_auc)
+
+
+def test_two_slides_of_which_one_can_be_held_out_are_trained_on_and_warned_of(tmp_path, slides):
+    regions = {"s0": halves(), "s1": RegionSet(halves().of_class(CLASSES[0]))}
+    cache = FeatureCache(tmp_path / "features", 100)
+    events = list(fast_train(slides, regions, CLASSES, FAST, run=tmp_path / "run", cache=cache))
+    assert any("Only one slide" in event.message for event in events if isinstance(event, Notice))
+    assert math.isnan(events[-2].validation_auc)
+    assert read_run(tmp_path / "run").state == "finished"
 
 
 def test_a_run_is_not_written_over(tmp_path, slides):

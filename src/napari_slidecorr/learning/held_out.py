@@ -31,6 +31,10 @@ FEW_GROUPS = 8
 _NONE_HELD_OUT = (
     "No slide can be held out: each has a class that is labelled nowhere else. Label every class on two or more."
 )
+_ONE_HELD_OUT = (
+    "Only one slide or patient can be held out, and one says nothing about new ones: the others have a class that is "
+    "labelled nowhere else. Label every class on two or more."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +102,7 @@ def leave_one_group_out(
     Raises
     ------
     CohortError
-        If there are fewer than two groups, or fewer than two classes, or projection is ruled out by the labels.
+        If fewer than two groups can be held out, or there are fewer than two classes, or projection is ruled out by the labels.
     """
     count = classes if classes is not None else int(np.max(labels, initial=-1)) + 1
     check_arrays(features, labels, slide_index, count)
@@ -150,7 +154,7 @@ def choose_penalty(
     Raises
     ------
     CohortError
-        If there are fewer than two groups, or fewer than two classes.
+        If fewer than two groups can be held out, or there are fewer than two classes.
     """
     count = classes if classes is not None else int(np.max(labels, initial=-1)) + 1
     check_arrays(features, labels, slide_index, count)
@@ -195,8 +199,7 @@ def fold_of_rows(
     has[member, labels] = True
     only = has.sum(axis=0) == 1
     free = np.flatnonzero(~(has & only).any(axis=1))
-    if not len(free):
-        raise CohortError(_NONE_HELD_OUT)
+    _check_several(len(free))
     fold_of_group = np.full(len(names), -1, np.int64)
     order = np.random.default_rng([seed, 0xF01D]).permutation(free) if folds is not None else free
     rarity = [int(has.sum(axis=0)[has[group]].min()) for group in order]
@@ -205,9 +208,13 @@ def fold_of_rows(
     total = min(folds or len(order), len(order))
     fold_of_group[order] = np.arange(len(order)) % total
     dealt = _keep_classes_in_training(fold_of_group, has)
-    if (dealt < 0).all():
-        raise CohortError(_NONE_HELD_OUT)
+    _check_several(int(np.count_nonzero(dealt >= 0)))
     return dealt[member], total
+
+
+def _check_several(held_out: int) -> None:
+    if held_out < 2:
+        raise CohortError(_ONE_HELD_OUT if held_out else _NONE_HELD_OUT)
 
 
 def balanced_part(labels: Labels, slide_index: Labels, most: int, seed: int = 0) -> NDArray[np.int64]:

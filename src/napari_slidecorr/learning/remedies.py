@@ -85,7 +85,7 @@ def compare(
     Raises
     ------
     CohortError
-        Now, if no slide can be held out.
+        Now, if fewer than two slides (or patients) can be held out.
     """
     trial = _Trial.of(labelled, groups, repeats, seed)
     return _compare(trial, remedies(config, nets=nets))
