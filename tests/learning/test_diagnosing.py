@@ -18,7 +18,7 @@ from napari_slidecorr.diagnostics.feature_table import Measure
 from napari_slidecorr.diagnostics.verdict import verdict
 from napari_slidecorr.errors import CohortError, ModelError, ProjectError, SlideError
 from napari_slidecorr.events import Notice, drain
-from napari_slidecorr.learning.diagnosing import MeasureTaken
+from napari_slidecorr.learning.diagnosing import MeasureTaken, start_of
 from napari_slidecorr.learning.leakage import leakage_gap
 from napari_slidecorr.learning.models import save_model
 from napari_slidecorr.project import Project
@@ -212,6 +212,13 @@ def test_a_model_of_weights_that_are_no_numbers_is_told(changed):
     save_model(changed.folder / "runs" / "one", model, spec)
     with pytest.raises(ModelError, match=r"gives features that are no finite numbers for patch .*Choose other weights"):
         drain(diagnose_run(changed, "one", device="cpu"))
+
+
+def test_the_leakage_gap_is_of_as_many_patches_as_were_asked_for(changed, monkeypatch):
+    start = start_of(changed.load_model(changed.folder / "runs" / "one")[1], "random", seed=0)
+    monkeypatch.setattr("napari_slidecorr.run_diagnosis._start", lambda *_: (start, ""))
+    found = drain(diagnose_run(changed, "one", device="cpu", per_slide=20))
+    assert found.measures["leakage_gap"].n_patches == 20 * len(changed.cohort)
 
 
 def test_runs_of_two_projects_are_not_put_beside_each_other(project, changed):

@@ -69,6 +69,25 @@ def test_features_are_those_of_the_backbone(extractor, slide, cache):
     np.testing.assert_allclose(result.features[5], expected, rtol=2e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("room", [3, 0])
+def test_patches_that_do_not_fit_into_memory_are_halved(extractor, slide, monkeypatch, room):
+    patches = np.stack([slide.read(Box(0, x, SIZE_PX, x + SIZE_PX), SIZE_PX) for x in range(0, 110, 10)])
+    expected = extractor.features(patches)
+    plain = extractor.model.prepare
+
+    def prepare(inputs):
+        if len(inputs) > room:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return plain(inputs)
+
+    monkeypatch.setattr(extractor.model, "prepare", prepare)
+    if room:
+        np.testing.assert_allclose(extractor.features(patches), expected, rtol=2e-3, atol=1e-4)
+        return
+    with pytest.raises(ModelError, match="Not one patch fits"):
+        extractor.features(patches)
+
+
 def test_what_is_kept_is_not_computed_again(extractor, slide, cache, monkeypatch):
     grid = slide_grid(slide, GEOMETRY)
     first = drain(extract(slide, extractor, grid, cache=cache))
