@@ -19,7 +19,7 @@ from napari_slidecorr.geometry import Box, Grid
 from napari_slidecorr.learning.extractor import Extractor
 from napari_slidecorr.learning.feature_store import FeatureCache, FeatureEntry, FeatureKey, Features
 from napari_slidecorr.learning.loading import Patches, read_ahead, stack
-from napari_slidecorr.learning.staining import AS_READ, StainStep, make_stain_step
+from napari_slidecorr.learning.staining import make_stain_step
 from napari_slidecorr.patches import PatchTable
 from napari_slidecorr.slide import Slide
 
@@ -90,22 +90,6 @@ class TableFeaturesDone(Event):
     """The end; ``result`` is the features of all rows of a table, shape (P, D), float16."""
 
     result: Features
-
-
-def kept_features(slide: Slide, extractor: Extractor, grid: Grid, cache: FeatureCache) -> SlideFeatures:
-    """Give what is kept of a grid's cells, perhaps nothing; computes nothing.
-
-    Raises
-    ------
-    SlideError
-        If the slide cannot be read.
-    """
-    key = extractor.key(slide)
-    entry = cache.entry(key)
-    entry.refresh()
-    cells = np.argwhere(np.ones(grid.shape, bool)).astype(np.int32)
-    rows = entry.rows(_corners(grid, cells))
-    return SlideFeatures(slide.id, entry.features[rows[rows >= 0]], cells[rows >= 0], grid, key)
 
 
 def extract(
@@ -183,7 +167,6 @@ class _Work:
     extractor: Extractor
     entry: FeatureEntry
     batch_size: int
-    stain: StainStep = AS_READ
 
 
 def _extract(work: _Work, grid: Grid, cells: Cells, view: View | None) -> Generator[Event, None, None]:
