@@ -49,7 +49,6 @@ class Cells:
 def read_cells(folder: Path, size_px: int) -> Cells:
     """Make the slides and compute the features of all cells that lie in one tissue."""
     from napari_slidecorr import Project, drain
-    from napari_slidecorr.fast_project import simple_regions
     from napari_slidecorr.learning.cell_labels import label_cells
     from napari_slidecorr.learning.extractor import slide_grid
     from napari_slidecorr.learning.fast_training import make_extractor
@@ -57,6 +56,7 @@ def read_cells(folder: Path, size_px: int) -> Cells:
     from napari_slidecorr.learning.features import extract
     from napari_slidecorr.live_config import LiveConfig
     from napari_slidecorr.live_head import mean_density
+    from napari_slidecorr.regions import simple_regions
     from napari_slidecorr.sample_data import CLASS_COLORS, make_cohort
     from napari_slidecorr.tissue import find_tissue
 

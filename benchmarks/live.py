@@ -91,8 +91,8 @@ def fill_cache(project: Any, cohort: Any, config: Any) -> int:
 
 def truth_of(grid: Any, sample: Any, cells: Any) -> Any:
     """Class of each cell as the slide was drawn; -1 for none."""
-    from napari_slidecorr.fast_project import simple_regions
     from napari_slidecorr.learning.cell_labels import label_cells
+    from napari_slidecorr.regions import simple_regions
 
     found = label_cells(grid, simple_regions(sample.truth), CLASSES, 0.5)
     out = np.full(grid.shape, -1)

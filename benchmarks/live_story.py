@@ -119,8 +119,8 @@ class Story:
 
     def right_and_sure(self, sample: Any) -> tuple[int, int, int]:
         """Cells of known tissue of the slide in view: right ones, sure ones, all."""
-        from napari_slidecorr.fast_project import simple_regions
         from napari_slidecorr.learning.cell_labels import label_cells
+        from napari_slidecorr.regions import simple_regions
 
         shown = self.live.map
         truth = label_cells(shown.prediction.grid, simple_regions(sample.truth), CLASSES, 0.6)

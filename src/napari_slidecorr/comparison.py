@@ -22,7 +22,7 @@ from napari_slidecorr.comparison_table import (
     trial_of,
     trials_csv,
 )
-from napari_slidecorr.config import DEFAULT_VARIANTS, TrainConfig
+from napari_slidecorr.config import DEFAULT_VARIANTS, FEW_SLIDES, TrainConfig
 from napari_slidecorr.errors import ConfigError, ProjectError
 from napari_slidecorr.events import Event, Notice
 from napari_slidecorr.held_out_file import NAME as HELD_OUT_NAME
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from napari_slidecorr.project import Project
 
 FILE, TABLE_NAME = "comparison.json", "comparison.csv"
-FEW_SLIDES = 20
-"""Below this SCR gained nothing in any simulation or data set that was tried."""
 
 
 @dataclass(frozen=True, kw_only=True)

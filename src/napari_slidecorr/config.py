@@ -63,6 +63,9 @@ PAPER = (
 )
 """Where slide correlation reduction comes from; told by reports and model cards."""
 
+FEW_SLIDES = 20
+"""Below so many training slides SCR gained nothing in any simulation or data set that was tried."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScrConfig:

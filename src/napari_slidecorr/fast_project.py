@@ -11,7 +11,7 @@ from napari_slidecorr.errors import CohortError, ProjectError
 from napari_slidecorr.events import Event
 from napari_slidecorr.fast_config import FastConfig
 from napari_slidecorr.project_file import safe_name
-from napari_slidecorr.regions import IGNORE, Region, RegionSet, valid_polygons
+from napari_slidecorr.regions import IGNORE, RegionSet, simple_regions
 from napari_slidecorr.slide import Slide
 from napari_slidecorr.tissue import find_tissue
 from napari_slidecorr.torch_trouble import torch_trouble_told
@@ -57,16 +57,6 @@ def labelled_slides(project: Project) -> LabelledSlides:
     if not slides:
         raise CohortError("There are no regions yet. Draw or import regions of at least two classes on two slides.")
     return LabelledSlides(slides, regions, groups)
-
-
-def simple_regions(regions: RegionSet) -> RegionSet:
-    """Give regions as simple polygons: an outline that was drawn across itself becomes its parts."""
-    out = []
-    for region in regions:
-        parts = valid_polygons(region.polygon)
-        whole = len(parts) == 1
-        out += [Region(region.class_name, p, region.uid if whole else f"{region.uid}/{i}") for i, p in enumerate(parts)]
-    return RegionSet(tuple(out))
 
 
 def fast_train(

@@ -18,7 +18,6 @@ from napari_slidecorr.decision import decide
 from napari_slidecorr.errors import CohortError, SlideCorrError
 from napari_slidecorr.events import Event, Interrupted, Notice, interruptible
 from napari_slidecorr.fast_config import FastConfig
-from napari_slidecorr.fast_project import simple_regions
 from napari_slidecorr.live_events import (
     LiveBegun,
     LiveCells,
@@ -33,7 +32,7 @@ from napari_slidecorr.live_head import LiveHead, Training, mean_density, waiting
 from napari_slidecorr.live_slide import LabelledCells, LiveSlide
 from napari_slidecorr.live_suggesting import suggest
 from napari_slidecorr.live_wishes import LiveWishes
-from napari_slidecorr.regions import RegionSet
+from napari_slidecorr.regions import RegionSet, simple_regions
 from napari_slidecorr.tissue import find_tissue
 
 if TYPE_CHECKING:

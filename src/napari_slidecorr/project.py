@@ -23,7 +23,7 @@ from napari_slidecorr.model_spec import ModelSpec
 from napari_slidecorr.patches import PatchSource, PatchTable, check_trainable, cut_patches
 from napari_slidecorr.project_file import safe_name
 from napari_slidecorr.project_folder import ProjectFolder
-from napari_slidecorr.regions import Region, RegionSet, valid_polygons
+from napari_slidecorr.regions import simple_regions
 from napari_slidecorr.runs import CONFIG_NAME, RunRecord, list_runs, settings_of
 from napari_slidecorr.slide import Slide
 from napari_slidecorr.torch_trouble import torch_trouble_told
@@ -58,7 +58,7 @@ class Project(ProjectFolder):
             if regions := self.regions(known.id).regions:
                 slide = self.slide(known.id)
                 footprint = config.geometry.footprint_px(slide.mpp, known.id)
-                sources.append(PatchSource(known.id, slide.shape, footprint, _repaired(regions)))
+                sources.append(PatchSource(known.id, slide.shape, footprint, simple_regions(regions)))
         return cut_patches(sources, self.classes, config)
 
     def train(self, config: TrainConfig, *, name: str | None = None, resume: bool = False) -> Iterator[Event]:
@@ -107,7 +107,7 @@ class Project(ProjectFolder):
         table = self.patch_table(config.patches)
         check_trainable(table, {slide.id: self.regions(slide.id) for slide in self.cohort})
         groups = {slide.id: slide.group for slide in self.cohort}
-        return TrainingPlan.of(table, groups, {slide: _repaired(self.regions(slide).regions) for slide in table.slides})
+        return TrainingPlan.of(table, groups, {slide: simple_regions(self.regions(slide)) for slide in table.slides})
 
     def stopped_settings(self, name: str | None = None) -> TrainConfig:
         """Give the settings of the run that ``train(..., resume=True)`` would go on with.
@@ -345,13 +345,3 @@ def _after_notices(notices: Iterable[Notice], events: Iterator[Event]) -> Iterat
     with _closed(events):
         yield from notices
         yield from events
-
-
-def _repaired(regions: Sequence[Region]) -> RegionSet:
-    """Simple polygons only: outlines drawn across themselves cannot be cut into patches."""
-    out = []
-    for region in regions:
-        parts = valid_polygons(region.polygon)
-        whole = len(parts) == 1
-        out += [Region(region.class_name, p, region.uid if whole else f"{region.uid}/{i}") for i, p in enumerate(parts)]
-    return RegionSet(tuple(out))

@@ -109,3 +109,13 @@ def valid_polygons(polygon: Polygon) -> list[Polygon]:
     parts = getattr(repaired, "geoms", [repaired])
     polygons = [inner for part in parts for inner in getattr(part, "geoms", [part])]
     return [orient(part) for part in polygons if isinstance(part, Polygon) and part.area > 0]
+
+
+def simple_regions(regions: Iterable[Region]) -> RegionSet:
+    """Give regions as simple polygons, as patches need them: an outline that was drawn across itself becomes its parts."""
+    out = []
+    for region in regions:
+        parts = valid_polygons(region.polygon)
+        whole = len(parts) == 1
+        out += [Region(region.class_name, p, region.uid if whole else f"{region.uid}/{i}") for i, p in enumerate(parts)]
+    return RegionSet(tuple(out))

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from napari_slidecorr.comparison import FEW_SLIDES, FILE, TABLE_NAME, comparison_settings
+from napari_slidecorr.comparison import FILE, TABLE_NAME, comparison_settings
 from napari_slidecorr.comparison_table import SCORES, Comparison, Trial, summarize
+from napari_slidecorr.config import FEW_SLIDES
 from napari_slidecorr.cross_validation import SUMMARY_NAME, CrossValidation, SlideScore
 from napari_slidecorr.errors import ConfigError, ProjectError
 from napari_slidecorr.fast_config import FastConfig

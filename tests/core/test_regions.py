@@ -2,7 +2,7 @@ import pytest
 from shapely import Polygon, box
 
 from napari_slidecorr.errors import RegionsError
-from napari_slidecorr.regions import Region, RegionSet, polygon_from_rings, valid_polygons
+from napari_slidecorr.regions import Region, RegionSet, polygon_from_rings, simple_regions, valid_polygons
 
 
 def test_area_leaves_holes_out():
@@ -43,3 +43,12 @@ def test_a_valid_polygon_is_kept_as_it_is_and_a_line_vanishes():
     square = box(0, 0, 1, 1)
     assert valid_polygons(square) == [square]
     assert valid_polygons(Polygon([(0, 0), (1, 1), (2, 2)])) == []
+
+
+def test_an_outline_drawn_across_itself_becomes_regions_of_its_parts():
+    bow_tie = Region("tumour", Polygon([(0, 0), (100, 100), (100, 0), (0, 100)]), "bow")
+    square = Region("stroma", box(0, 0, 1, 1))
+    *parts, last = simple_regions([bow_tie, square])
+    assert [(part.class_name, part.uid) for part in parts] == [("tumour", "bow/0"), ("tumour", "bow/1")]
+    assert all(part.polygon.is_valid for part in parts)
+    assert last == square

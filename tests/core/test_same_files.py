@@ -1,5 +1,7 @@
 import numpy as np
+import pytest
 
+from napari_slidecorr.errors import SlideError
 from napari_slidecorr.io.same_files import same_files
 
 
@@ -29,3 +31,14 @@ def test_files_of_different_sizes_are_never_opened(tmp_path, monkeypatch):
     paths = written(tmp_path, a=b"1", b=b"22", c=b"333")
     monkeypatch.setattr("pathlib.Path.open", None)
     assert same_files(paths) == []
+
+
+def test_a_file_that_cannot_be_read_is_told_by_name(tmp_path, monkeypatch):
+    paths = written(tmp_path, a=b"1", b=b"2")
+
+    def refuse(*_):
+        raise OSError("input/output error")
+
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    with pytest.raises(SlideError, match=r"a: cannot be read \(input/output error\)"):
+        same_files(paths)

@@ -18,7 +18,7 @@ from napari_slidecorr.diagnostics.feature_table import Measure
 from napari_slidecorr.diagnostics.verdict import verdict
 from napari_slidecorr.errors import CohortError, ModelError, ProjectError, SlideError
 from napari_slidecorr.events import Notice, drain
-from napari_slidecorr.learning.diagnosing import MeasureTaken
+from napari_slidecorr.learning.diagnosing import MeasureTaken, start_of
 from napari_slidecorr.learning.leakage import leakage_gap
 from napari_slidecorr.learning.models import save_model
 from napari_slidecorr.project import Project
@@ -214,6 +214,13 @@ def test_a_model_of_weights_that_are_no_numbers_is_told(changed):
         drain(diagnose_run(changed, "one", device="cpu"))
 
 
+def test_the_leakage_gap_is_of_as_many_patches_as_were_asked_for(changed, monkeypatch):
+    start = start_of(changed.load_model(changed.folder / "runs" / "one")[1], "random", seed=0)
+    monkeypatch.setattr("napari_slidecorr.run_diagnosis._start", lambda *_: (start, ""))
+    found = drain(diagnose_run(changed, "one", device="cpu", per_slide=20))
+    assert found.measures["leakage_gap"].n_patches == 20 * len(changed.cohort)
+
+
 def test_runs_of_two_projects_are_not_put_beside_each_other(project, changed):
     runs = [str(one.folder / "runs" / "one") for one in (project, changed)]
     done = CliRunner().invoke(app, ["diagnose", *runs])
@@ -251,6 +258,19 @@ def test_the_leakage_gap_needs_five_patients():
     measure = leakage_gap(features, label, index, [f"p{i // 3}" for i in range(12)], 2)
     assert measure.value is None
     assert "5 patients" in measure.reason
+
+
+@pytest.mark.parametrize(
+    ("classes", "reason"),
+    [([0, 1, 2, 3, 4, 5], "No slide can be held out"), ([0, 0, 0, 0, 0, 1], "can be held out have one class")],
+)
+def test_the_leakage_gap_is_undefined_where_slides_cannot_be_held_out(classes, reason):
+    features, _, index = features_of(6, tied=True)
+    label = np.asarray(classes, np.int16)[index]
+    measure = leakage_gap(features, label, index, [f"p{i}" for i in range(6)], max(classes) + 1)
+    assert measure.value is None
+    assert reason in measure.reason
+    assert (measure.n_slides, measure.n_patches) == (6, len(index))
 
 
 # -- the verdict --------------------------------------------------------------------------------------------------------

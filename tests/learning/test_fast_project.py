@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from shapely import Polygon
 from typer.testing import CliRunner
 
 from napari_slidecorr.backbone_table import BACKBONES
@@ -15,12 +14,11 @@ from napari_slidecorr.diagnosis_report import taken_on
 from napari_slidecorr.errors import CohortError, ProjectError
 from napari_slidecorr.events import drain
 from napari_slidecorr.fast_config import FastConfig
-from napari_slidecorr.fast_project import fast_train, fill_features, labelled_slides, simple_regions
+from napari_slidecorr.fast_project import fast_train, fill_features, labelled_slides
 from napari_slidecorr.io import read_map, write_regions
 from napari_slidecorr.learning.extractor import Extractor
 from napari_slidecorr.learning.features import FeaturesDone
 from napari_slidecorr.project import Project
-from napari_slidecorr.regions import Region, RegionSet
 from napari_slidecorr.run_diagnosis import diagnose_run
 from napari_slidecorr.sample_data import make_cohort
 
@@ -135,10 +133,3 @@ def test_some_slides_can_be_filled(project):
     assert [event.result.slide_id for event in events if isinstance(event, FeaturesDone)] == [chosen]
     with pytest.raises(ProjectError, match="no slide 'x'"):
         fill_features(project, CONFIG, ["x"])
-
-
-def test_an_outline_drawn_across_itself_becomes_its_parts():
-    bow_tie = Region("tumour", Polygon([(0, 0), (100, 100), (100, 0), (0, 100)]))
-    parts = simple_regions(RegionSet((bow_tie,)))
-    assert len(parts) == 2
-    assert all(region.polygon.is_valid for region in parts)

@@ -1,5 +1,6 @@
 import errno
 import os
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +20,6 @@ from napari_slidecorr.learning.features import (
     FeaturesDone,
     SlideFeatures,
     extract,
-    kept_features,
     table_features,
 )
 from napari_slidecorr.learning.models import make_model
@@ -57,6 +57,12 @@ def counting(monkeypatch) -> list[int]:
     return counts
 
 
+def kept_cells(slide, extractor, grid, cache):
+    """What is given before anything is computed."""
+    with closing(extract(slide, extractor, grid, cache=cache)) as events:
+        return next(events).cells
+
+
 def test_features_are_those_of_the_backbone(extractor, slide, cache):
     grid = slide_grid(slide, GEOMETRY)
     result: SlideFeatures = drain(extract(slide, extractor, grid, cache=cache))
@@ -67,6 +73,25 @@ def test_features_are_those_of_the_backbone(extractor, slide, cache):
     with torch.inference_mode():
         expected = extractor.model.backbone(extractor.model.prepare(torch.from_numpy(patch[None].copy())))[0].numpy()
     np.testing.assert_allclose(result.features[5], expected, rtol=2e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("room", [3, 0])
+def test_patches_that_do_not_fit_into_memory_are_halved(extractor, slide, monkeypatch, room):
+    patches = np.stack([slide.read(Box(0, x, SIZE_PX, x + SIZE_PX), SIZE_PX) for x in range(0, 110, 10)])
+    expected = extractor.features(patches)
+    plain = extractor.model.prepare
+
+    def prepare(inputs):
+        if len(inputs) > room:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return plain(inputs)
+
+    monkeypatch.setattr(extractor.model, "prepare", prepare)
+    if room:
+        np.testing.assert_allclose(extractor.features(patches), expected, rtol=2e-3, atol=1e-4)
+        return
+    with pytest.raises(ModelError, match="Not one patch fits"):
+        extractor.features(patches)
 
 
 def test_what_is_kept_is_not_computed_again(extractor, slide, cache, monkeypatch):
@@ -181,7 +206,7 @@ def test_a_folder_of_another_key_is_thrown_away(extractor, slide, cache):
     drain(extract(slide, extractor, grid, cache=cache))
     (folder,) = cache.folder.iterdir()
     (folder / META_NAME).write_text("{}")
-    assert not len(kept_features(slide, extractor, grid, cache).cells)
+    assert not len(kept_cells(slide, extractor, grid, cache))
     drain(extract(slide, extractor, grid, cache=cache))
     assert (folder / META_NAME).read_text() == extractor.key(slide).to_json()
     assert len(chunks(cache)) == 1
@@ -232,9 +257,9 @@ def test_the_slide_unused_for_longest_goes_first(extractor, tmp_path):
     tight = FeatureCache(tmp_path, 1)
     tight.limit_bytes = int(2.5 * each)
     grid = slide_grid(slides[0], GEOMETRY)
-    assert len(kept_features(slides[0], extractor, grid, tight).cells)  # used now, so the second is the oldest
+    assert len(kept_cells(slides[0], extractor, grid, tight))  # used now, so the second is the oldest
     drain(extract(slides[2], extractor, grid, cache=tight))
-    kept = [bool(len(kept_features(slide, extractor, grid, tight).cells)) for slide in slides]
+    kept = [bool(len(kept_cells(slide, extractor, grid, tight))) for slide in slides]
     assert kept == [True, False, True]
     assert tight.size_bytes() <= tight.limit_bytes
 
@@ -254,9 +279,9 @@ def test_two_windows_on_one_cache(extractor, slide, cache):
     two = extract(slide, extractor, grid, cache=other, batch_size=8)
     for _ in zip(one, two, strict=True):
         pass
-    third = kept_features(slide, extractor, grid, FeatureCache(cache.folder, 100))
-    assert len(third.cells) == np.prod(grid.shape)
-    assert len(np.unique(third.cells, axis=0)) == len(third.cells)
+    third = kept_cells(slide, extractor, grid, FeatureCache(cache.folder, 100))
+    assert len(third) == np.prod(grid.shape)
+    assert len(np.unique(third, axis=0)) == len(third)
 
 
 def test_another_process_empties_the_cache_meanwhile(extractor, slide, cache, monkeypatch):
@@ -270,7 +295,7 @@ def test_another_process_empties_the_cache_meanwhile(extractor, slide, cache, mo
             FeatureCache(cache.folder, 100).clear()
     assert len(seen[-1].result.cells) == np.prod(grid.shape)
     assert not any(isinstance(event, Notice) for event in seen)
-    assert 0 < len(kept_features(slide, extractor, grid, FeatureCache(cache.folder, 100)).cells) < np.prod(grid.shape)
+    assert 0 < len(kept_cells(slide, extractor, grid, FeatureCache(cache.folder, 100))) < np.prod(grid.shape)
 
 
 def test_patches_of_a_table_share_what_cells_have(extractor, slides, table, cache, monkeypatch):
@@ -306,6 +331,8 @@ def test_damaged_patches(extractor, slide, cache, rows, fatal):
     all_events = list(events)
     assert any("cannot be read" in event.message for event in all_events if isinstance(event, Notice))
     assert 0 < len(all_events[-1].result.cells) < np.prod(slide_grid(damaged, GEOMETRY).shape)
+    *_, again = extract(damaged, extractor, slide_grid(damaged, GEOMETRY), cache=cache)  # only damaged ones are missing
+    np.testing.assert_array_equal(again.result.cells, all_events[-1].result.cells)
 
 
 def test_labelled_cells_lie_in_regions_of_their_class(slide):

@@ -80,7 +80,7 @@ def test_the_fitted_head_is_put_back_when_memory_runs_out_in_the_first_epoch(pro
 
     def gradients(trainee, views, *others):
         if len(views) > 16:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return real(trainee, views, *others)
 
     monkeypatch.setattr(steps, "gradients", gradients)

@@ -25,8 +25,9 @@ from napari_slidecorr.learning.held_out import (
 )
 from napari_slidecorr.learning.inference import predict
 from napari_slidecorr.learning.model_card import CARD_NAME
-from napari_slidecorr.learning.models import load_model, make_model
+from napari_slidecorr.learning.models import load_model, make_model, save_weights
 from napari_slidecorr.learning.softmax_solver import solve
+from napari_slidecorr.learning.trainees import continue_from
 from napari_slidecorr.metrics import patch_auc
 from napari_slidecorr.regions import RegionSet
 from napari_slidecorr.runs import read_run
@@ -218,6 +219,8 @@ def test_a_class_of_one_slide_is_always_trained_on():
     assert (fold[slide_index == 2] == -1).all()
     with pytest.raises(CohortError, match="No slide can be held out"):
         fold_of_rows(np.asarray([0, 1]), np.asarray([0, 1]))
+    with pytest.raises(CohortError, match="Only one slide or patient can be held out"):
+        fold_of_rows(np.asarray([0, 1, 0]), np.asarray([0, 0, 1]))
 
 
 def test_folds_leave_no_class_out_of_training():
@@ -308,6 +311,22 @@ def test_a_fast_model_can_be_exported(tmp_path, slides, kind):
     assert (out / "config.json").is_file()
 
 
+@pytest.mark.parametrize(
+    ("kind", "why"), [("projection", ""), ("adapter", "an adapter"), ("centring", "centred slides")]
+)
+def test_a_training_goes_on_from_a_fast_model_with_the_head_it_can_carry(tmp_path, slides, kind, why):
+    trained(tmp_path, slides, HEADS[kind])
+    model = make_model("test_resnet", 2, weights="random", seed=5)
+    own = model.head.weight.clone()
+    continue_from(tmp_path / "run", model, "test_resnet", CLASSES)
+    earlier, _ = load_model(tmp_path / "run")
+    for one, other in zip(earlier.backbone.parameters(), model.backbone.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(model.head.weight, own if why else earlier.head.weight)
+    assert ("with a new head" in model.start.note) == bool(why)
+    assert why in model.start.note
+
+
 def test_a_model_that_centres_is_not_exported(tmp_path, slides):
     trained(tmp_path, slides, HEADS["centring"])
     with pytest.raises(ModelError, match="without centring"):
@@ -318,10 +337,12 @@ def test_centring_takes_off_the_mean_of_the_slide_at_hand(tmp_path, slides):
     trained(tmp_path, slides, HEADS["centring"])
     model, spec = load_model(tmp_path / "run")
     assert spec.centring == 0.5
-    drain(predict(slides["s0"], model, spec, PredictConfig(device="cpu")))
-    first = model.offset.clone()
-    drain(predict(slides["s1"], model, spec, PredictConfig(device="cpu")))
-    assert not torch.allclose(first, model.offset)
+    config = PredictConfig(device="cpu", tissue_only=False)
+    alone = [drain(predict(slides[name], model, spec, config)).probabilities for name in ("s0", "s1")]
+    both = zip(*(predict(slides[name], model, spec, config) for name in ("s0", "s1")), strict=True)
+    *_, ends = both  # one model for two slides at a time, as threads of a worker have it
+    for event, expected in zip(ends, alone, strict=True):
+        np.testing.assert_array_equal(event.result.probabilities, expected)
 
 
 def test_centring_is_refused_where_slides_have_one_class(tmp_path, slides):
@@ -338,6 +359,15 @@ def test_one_slide_is_trained_on_and_warned_of(tmp_path, slides):
     events = trained(tmp_path, {"s0": slides["s0"]}, {})
     assert any("No slide can be held out" in event.message for event in events if isinstance(event, Notice))
     assert math.isnan(events[-2].validation_auc)
+
+
+def test_two_slides_of_which_one_can_be_held_out_are_trained_on_and_warned_of(tmp_path, slides):
+    regions = {"s0": halves(), "s1": RegionSet(halves().of_class(CLASSES[0]))}
+    cache = FeatureCache(tmp_path / "features", 100)
+    events = list(fast_train(slides, regions, CLASSES, FAST, run=tmp_path / "run", cache=cache))
+    assert any("Only one slide" in event.message for event in events if isinstance(event, Notice))
+    assert math.isnan(events[-2].validation_auc)
+    assert read_run(tmp_path / "run").state == "finished"
 
 
 def test_a_run_is_not_written_over(tmp_path, slides):
@@ -364,7 +394,7 @@ def test_a_head_is_put_on_a_model_as_it_is():
     offset = rng.normal(size=model.trunk_dim).astype(np.float32)
     model.offset = torch.from_numpy(offset)
     with torch.inference_mode():
-        expected = head.shifted(offset).predict(model.backbone(inputs).numpy())
+        expected = head.predict(model.backbone(inputs).numpy() - offset)
         np.testing.assert_allclose(torch.softmax(model(inputs).logits, 1).numpy(), expected, atol=1e-4)
 
 
@@ -406,6 +436,16 @@ def test_a_backbone_of_the_table_from_a_local_file(tmp_path, tiny):
 
 
 @pytest.mark.usefixtures("tiny")
+def test_a_backbone_of_the_table_from_an_earlier_run(tmp_path):
+    earlier = make_model("tiny", 2, weights="random", seed=3)
+    save_weights(tmp_path / "model.safetensors", earlier)
+    model = make_model("tiny", 2, weights=tmp_path / "model.safetensors")
+    for one, other in zip(earlier.backbone.parameters(), model.backbone.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert "other names" not in model.start.note
+
+
+@pytest.mark.usefixtures("tiny")
 def test_a_hub_that_does_not_answer_gives_one_sentence(monkeypatch):
     import urllib.request
 
@@ -414,6 +454,20 @@ def test_a_hub_that_does_not_answer_gives_one_sentence(monkeypatch):
 
     monkeypatch.setattr(urllib.request, "urlopen", unreachable)
     with pytest.raises(ModelError, match="cannot be fetched"):
+        make_model("tiny", 2)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_hub_that_stops_answering_is_told_as_such(monkeypatch):
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def lost(*_, **__):
+        raise LocalEntryNotFoundError("the connection timed out")
+
+    monkeypatch.setattr("napari_slidecorr.learning.weights.probe", lambda _: None)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lost)
+    with pytest.raises(ModelError, match=r"tiny cannot be fetched .*timed out.*Try again later"):
         make_model("tiny", 2)
 
 

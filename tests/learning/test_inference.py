@@ -204,6 +204,18 @@ def test_too_much_damage_ends_the_prediction(slide, model):
         drain(predict(damaged, model, SPEC, CONFIG))
 
 
+def test_damage_is_a_share_of_the_slide_also_when_a_prediction_goes_on(model):
+    slide = two_class_slide("slide", 3, 800)  # 28 x 26 cells, two columns of them damaged
+    config = replace(CONFIG, block_cells=1, batch_size=64)
+    damaged = replace(slide, source=DamagedSource(slide.source.pixels, 48))
+    grid = prediction_grid(slide, SPEC, config)
+    left = [(slice(row, row + 1), slice(0, 3)) for row in range(grid.shape[0])]
+    *events, last = predict(damaged, model, SPEC, config, blocks=left)
+    assert last.result.predicted[:, 2].all()
+    (message,) = [event.message for event in events if isinstance(event, Notice) and event.warning]
+    assert f"of {np.prod(grid.shape)} patches" in message
+
+
 def test_prediction_does_not_depend_on_the_mode_the_model_came_in(slide, model):
     usual = drain(predict(slide, model, SPEC, CONFIG)).probabilities
     again = drain(predict(slide, model.train(), SPEC, CONFIG)).probabilities

@@ -1,4 +1,6 @@
 import hashlib
+import http.client
+import io
 import json
 import subprocess
 import sys
@@ -139,13 +141,28 @@ def test_a_damaged_download_is_not_kept(monkeypatch, tmp_path):
     assert not list(tmp_path.rglob("hub/**/*.pth"))
 
 
+def test_a_download_that_breaks_off_is_told(monkeypatch, tmp_path):
+    class Broken(io.BytesIO):
+        def read(self, *_):
+            raise http.client.IncompleteRead(b"half")
+
+    monkeypatch.setattr(start_weights.urllib.request, "urlopen", lambda *_, **__: Broken())
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(ModelError, match=r"cannot be fetched from https://.*IncompleteRead"):
+        make_model("resnet18", 2, weights="imagenet")
+
+
 def test_a_download_lands_whole_in_torchs_cache(monkeypatch, tmp_path):
     digest = hashlib.sha256(b"weights").hexdigest()[:8]
     source = tmp_path / f"net-{digest}.pth"
     source.write_bytes(b"weights")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    others = tmp_path / "hub" / "checkpoints" / f"{source.name}.part"  # of another process
+    others.parent.mkdir(parents=True)
+    others.write_bytes(b"wei")
     start_weights.ensure_torchvision_file(source.as_uri())
-    assert [path.name for path in tmp_path.glob("hub/checkpoints/*")] == [source.name]
+    assert (others.parent / source.name).read_bytes() == b"weights"
+    assert sorted(path.name for path in others.parent.iterdir()) == [source.name, others.name]
 
 
 # local files
@@ -194,6 +211,12 @@ def test_foreign_names_are_matched_by_order_and_said(tmp_path):
     model = make_model("test_resnet", 3, weights=tmp_path / "foreign.pth")
     assert same(model.backbone, donor.backbone)
     assert "matched by order and shape" in model.start.note
+
+
+def test_foreign_names_in_a_file_that_keeps_no_order_are_refused(tmp_path):
+    save_file({f"layer.{k}": v for k, v in tiny(1).state_dict().items()}, tmp_path / "foreign.safetensors")
+    with pytest.raises(ModelError, match=r"foreign.safetensors: its tensors have other names .* give a \.pth file"):
+        make_model("test_resnet", 3, weights=tmp_path / "foreign.safetensors")
 
 
 def test_foreign_names_of_another_network_are_refused(tmp_path):

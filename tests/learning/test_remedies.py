@@ -8,6 +8,8 @@ from napari_slidecorr.errors import CohortError
 from napari_slidecorr.events import drain
 from napari_slidecorr.fast_config import FastConfig, HeadConfig
 from napari_slidecorr.geometry import PatchGeometry
+from napari_slidecorr.learning.abstention import unsure_thresholds
+from napari_slidecorr.learning.fast_training import fit_and_judge
 from napari_slidecorr.learning.heads import fit_head
 from napari_slidecorr.learning.held_out import FEW_GROUPS
 from napari_slidecorr.learning.labelled import Labelled
@@ -45,6 +47,15 @@ def cohort(*, slides=14, each=40, dim=40, shift=0.0, one_class=False, seed=0) ->
         PatchGeometry(1),
     )
     return Labelled(features, table, centres.astype(np.float32))
+
+
+def returned(steps):
+    """What a generator returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 def compared(labelled: Labelled, **more):
@@ -161,6 +172,18 @@ def test_projection_removes_where_slides_differ_and_keeps_the_class():
     assert abs(clean[:, 5]).max() < 0.5
     head = fit_head(clean, labels, slide_index, HeadConfig(penalty=0.1))
     np.testing.assert_allclose(blind_to(head, directions).predict(features), head.predict(clean), atol=1e-4)
+
+
+@pytest.mark.parametrize("projection", [0, 16])
+def test_projection_does_not_know_the_labels_of_held_out_slides(projection):
+    labelled = cohort(slides=10, each=20, dim=80)
+    noise = np.random.default_rng(1).normal(0, 1, labelled.features.shape).astype(np.float16)
+    config = FastConfig(head=HeadConfig(penalty=0.1), projection=projection)
+    result = returned(fit_and_judge(replace(labelled, features=noise), config))
+    label = labelled.table.label
+    assert result.held_out.auc(label) < 0.6
+    said = result.held_out.probabilities
+    assert result.unsure_below == unsure_thresholds(label, said, labelled.table.slide_index, config.unsure_error)
 
 
 def test_what_counts_as_several_classes():

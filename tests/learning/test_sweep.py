@@ -175,6 +175,16 @@ def test_cells_told_early_are_those_of_the_map(slide, model):
         np.testing.assert_array_equal(event.probabilities, last.result.probabilities[:, event.rows, event.columns])
 
 
+def test_cells_of_a_whole_block_are_not_told_again(slide, model, monkeypatch):
+    monkeypatch.setattr(inference, "every", lambda _: itertools.cycle([False] * 9 + [True]))
+    whole = np.zeros((9, 7), bool)
+    for event in predict(slide, model, SPEC, CONFIG, wanted=Wanted("slide", Box(0, 0, 256, 192))):
+        if isinstance(event, BlockDone):
+            whole[event.rows, event.columns] = True
+        elif isinstance(event, CellsDone):
+            assert not whole[event.rows, event.columns].any()
+
+
 def test_eight_orientations_are_averaged_and_their_spread_is_kept(slide, model):
     found = drain(predict(slide, model, SPEC, replace(CONFIG, orientations=True)))
     pixels = slide.source.pixels[80:112, 144:176]

@@ -453,7 +453,7 @@ def test_when_memory_runs_out_patches_are_halved_and_it_goes_on_as_it_would_agai
 
         def gradients(trainee, views, table, share, key):
             if len(views) > patches_in_epoch.get(key[1], 10**9) and key[2] == 1:
-                raise torch.OutOfMemoryError("CUDA out of memory")
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory")
             return real(trainee, views, table, share, key)
 
         patch = monkeypatch.context()

@@ -9,7 +9,7 @@ from qtpy.QtCore import Qt
 from napari_slidecorr._napari import training_doubts, training_form
 from napari_slidecorr._napari.curve import Curve
 from napari_slidecorr._napari.dock_training import TrainingDock
-from napari_slidecorr._napari.patch_counts import FEW_SLIDES, doubts
+from napari_slidecorr._napari.patch_counts import doubts
 from napari_slidecorr.config import CrossEntropyConfig, PatchConfig, ScrConfig, TrainConfig
 from napari_slidecorr.errors import TrainingError
 from napari_slidecorr.events import EpochDone, JobStatus
@@ -262,10 +262,9 @@ def test_nothing_held_out_gives_a_curve_without_held_out_scores(qtbot, dock, end
 
 
 def test_names_that_are_repeated_to_keep_torch_out_are_the_same():
-    from napari_slidecorr.learning import held_out, models, training
+    from napari_slidecorr.learning import held_out, models
 
     assert models.PAPER_BACKBONES == training_form.BACKBONES
-    assert training.FEW_SLIDES == FEW_SLIDES
     assert held_out.FEW_GROUPS == training_doubts.FEW_GROUPS
 
 

@@ -15,11 +15,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_slidecorr.config import TrainConfig
+from napari_slidecorr.config import FEW_SLIDES, TrainConfig
 from napari_slidecorr.patches import PatchTable
-
-FEW_SLIDES = 20
-"""Below about this many training slides SCR is not expected to help."""
 
 
 class PatchCounts(QWidget):

@@ -8,11 +8,9 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_slidecorr.io.pyramid import COARSEST_PX, TILE_PX, coarser_levels
 from napari_slidecorr.io.tiles import Tile, channel_readers
 from napari_slidecorr.levels import ChannelSource, Level
-
-COARSEST_PX = 1000
-_TILE_PX = 512
 
 
 def with_coarse_channels(source: ChannelSource) -> ChannelSource:
@@ -34,7 +32,7 @@ class ChannelPyramid:
         self.path: Path = source.path
         self.mpp, self.mpp_source = source.mpp, source.mpp_source
         self.channels, self.dtype = source.channels, source.dtype
-        made = _coarser(source.levels[-1])
+        made = coarser_levels(source.levels[-1])
         self.levels: tuple[Level, ...] = (*source.levels, *made)
         self.properties = {**source.properties, "levels made": f"{len(made)}, means of 2 x 2 pixels"}
         self._readers = channel_readers(self.levels, self._load, len(self.channels), self.dtype)
@@ -60,17 +58,8 @@ class ChannelPyramid:
         self.source.close()
 
     def _load(self, channel: int, level: int, row: int, column: int) -> Tile:
-        side = 2 * _TILE_PX
+        side = 2 * TILE_PX
         finer = self.read_channel(channel, level - 1, row * side, column * side, side, side)
-        means: NDArray[Any] = finer.reshape(_TILE_PX, 2, _TILE_PX, 2).mean((1, 3), dtype=np.float64)
+        means: NDArray[Any] = finer.reshape(TILE_PX, 2, TILE_PX, 2).mean((1, 3), dtype=np.float64)
         rounded = means if self.dtype.kind == "f" else means.round()
         return np.asarray(rounded.astype(self.dtype))[..., None]
-
-
-def _coarser(level: Level) -> list[Level]:
-    made: list[Level] = []
-    shape, (fy, fx) = level.shape, level.downsample
-    while max(shape) > COARSEST_PX:
-        shape, fy, fx = ((shape[0] + 1) // 2, (shape[1] + 1) // 2), fy * 2, fx * 2
-        made.append(Level(shape, (fy, fx), (_TILE_PX, _TILE_PX)))
-    return made

@@ -16,7 +16,7 @@ from napari_slidecorr.levels import Level, PixelSource
 COARSEST_PX = 1000
 """The coarsest level is at most this long and wide: a viewer reads it whole before it shows anything."""
 
-_TILE_PX = 512
+TILE_PX = 512
 _CACHE_BYTES = 64 << 20
 _KEPT_FROM = 2
 """Made levels before this one are quick to make and large: 48 tiles of 256 px are decoded for a tile of the second."""
@@ -47,7 +47,7 @@ class PyramidSource:
         self.source = source
         self.path: Path = source.path
         self.mpp, self.mpp_source = source.mpp, source.mpp_source
-        made = _coarser(source.levels[-1])
+        made = coarser_levels(source.levels[-1])
         self.levels: tuple[Level, ...] = (*source.levels, *made)
         self.properties = {**source.properties, "levels made": f"{len(made)}, means of 2 x 2 pixels"}
         self._first_kept = min(len(source.levels) + _KEPT_FROM, len(self.levels) - 1)
@@ -78,7 +78,7 @@ class PyramidSource:
         return tile
 
     def _made(self, level: int, row: int, column: int) -> Tile:
-        finer = self.read_level(level - 1, row * 2 * _TILE_PX, column * 2 * _TILE_PX, 2 * _TILE_PX, 2 * _TILE_PX)
+        finer = self.read_level(level - 1, row * 2 * TILE_PX, column * 2 * TILE_PX, 2 * TILE_PX, 2 * TILE_PX)
         return np.asarray(Image.fromarray(finer).reduce(2))
 
 
@@ -89,10 +89,11 @@ def _kept_tiles(path: Path) -> MadeTiles | None:
     return MadeTiles(path, folder, bound_bytes())
 
 
-def _coarser(level: Level) -> list[Level]:
+def coarser_levels(level: Level) -> list[Level]:
+    """Say which levels of factor 2 are missing below a level until one is at most `COARSEST_PX` long and wide."""
     made: list[Level] = []
     shape, (fy, fx) = level.shape, level.downsample
     while max(shape) > COARSEST_PX:
         shape, fy, fx = ((shape[0] + 1) // 2, (shape[1] + 1) // 2), fy * 2, fx * 2
-        made.append(Level(shape, (fy, fx), (_TILE_PX, _TILE_PX)))
+        made.append(Level(shape, (fy, fx), (TILE_PX, TILE_PX)))
     return made

@@ -135,7 +135,7 @@ def _diagnose(
     tables = _Tables(seen_table, unseen_table, None if subject.out_of_fold is None else subject.out_of_fold[keep])
     measures: dict[str, Measure] = {}
     curve: ShortcutCurve | None = None
-    with closing(_measures(subject, tables, cache, device, seed)) as taken:
+    with closing(_measures(subject, tables, cache, device, per_slide, seed)) as taken:
         for event in taken:
             if isinstance(event, MeasureTaken):
                 measures[event.measure.name] = event.measure
@@ -181,7 +181,7 @@ class _Tables:
 
 
 def _measures(
-    subject: Subject, tables: _Tables, cache: FeatureCache, device: str, seed: int
+    subject: Subject, tables: _Tables, cache: FeatureCache, device: str, per_slide: int, seed: int
 ) -> Generator[Event, None, None]:
     seen, unseen = tables.seen, tables.unseen
     total = panel.COUNT + 2
@@ -197,7 +197,7 @@ def _measures(
     else:
         start = Extractor.of(subject.start, subject.spec.geometry, subject.spec.stain, device=device)
         both = _joined(subject.seen, subject.unseen)
-        table = both.of_rows(_some(both, PER_SLIDE, seed))
+        table = both.of_rows(_some(both, per_slide, seed))
         found = yield from _raw_features(table, subject.slides, start, cache)
         groups = [subject.groups[slide] for slide in table.slides]
         leak = leakage_gap(found, table.label, table.slide_index, groups, len(table.classes), seed=seed)

@@ -56,10 +56,12 @@ class Extractor:
     def features(self, patches: Patches) -> Features:
         """Compute features, shape (N, D), float16, of patches, shape (N, S, S, 3), uint8.
 
+        Patches that do not fit into the GPU's memory together are halved until they do.
+
         Raises
         ------
         ModelError
-            If the GPU's memory does not hold so many.
+            If it does not hold a single one.
         """
         if not len(patches):
             return np.zeros((0, self.dim), np.float16)
@@ -67,11 +69,15 @@ class Extractor:
             with torch.inference_mode():
                 inputs = self.model.prepare(torch.from_numpy(np.require(patches, np.uint8, ["C", "W"])))
                 found: Features = self.model.backbone(inputs).float().cpu().numpy().astype(np.float16)
+                return found
         except torch.cuda.OutOfMemoryError as error:
-            raise ModelError(
-                f"{len(patches)} patches do not fit into the GPU's memory; lower the batch size."
-            ) from error
-        return found
+            if len(patches) == 1:
+                raise ModelError(
+                    "Not one patch fits into the GPU's memory; choose smaller patches, another backbone or the device cpu."
+                ) from error
+        # Here and not in the except block: until that ends, the error holds on to what did not fit.
+        half = len(patches) // 2
+        return np.concatenate([self.features(patches[:half]), self.features(patches[half:])])
 
     def key(self, slide: Slide) -> FeatureKey:
         """Say what decides the features of a slide's patches.

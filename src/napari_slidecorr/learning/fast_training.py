@@ -19,7 +19,7 @@ from napari_slidecorr.learning.abstention import unsure_thresholds
 from napari_slidecorr.learning.extractor import Extractor
 from napari_slidecorr.learning.fast_run import FastResult, RunFolder, stain_target, write_run
 from napari_slidecorr.learning.feature_store import FeatureCache
-from napari_slidecorr.learning.heads import DEFAULT_PENALTY, LinearHead, fit_head
+from napari_slidecorr.learning.heads import DEFAULT_PENALTY, fit_head
 from napari_slidecorr.learning.held_out import PenaltyScore, choose_penalty, leave_one_group_out
 from napari_slidecorr.learning.labelled import Labelled, read_labelled
 from napari_slidecorr.learning.models import (
@@ -30,12 +30,7 @@ from napari_slidecorr.learning.models import (
     describe_device,
     make_model,
 )
-from napari_slidecorr.learning.nuisance import (
-    blind_to,
-    check_several_classes,
-    nuisance_directions,
-    without_directions,
-)
+from napari_slidecorr.learning.nuisance import check_several_classes, fit_projected
 from napari_slidecorr.metrics import accuracy, patch_auc
 from napari_slidecorr.regions import RegionSet
 from napari_slidecorr.runs import CONFIG_NAME
@@ -158,11 +153,9 @@ def fit_and_judge(
     label, slide_index = table.label.astype(np.int64), table.slide_index
     if config.centring:
         check_several_classes(label, slide_index, "Centring")
-    features = labelled.centred(config.centring)
-    directions = np.zeros((features.shape[1], 0), np.float32)
     if config.projection:
-        directions = nuisance_directions(features, label, slide_index, config.projection)
-        features = without_directions(features, directions)
+        check_several_classes(label, slide_index, "Projection")
+    features = labelled.centred(config.centring)
     of_slide = group_numbers(table.slides, groups)
     head, scores = config.head, list[PenaltyScore]()
     held_out = None
@@ -176,7 +169,14 @@ def fit_and_judge(
         yield Event(phase="Judging each slide by a head that has not seen it")
         folds = NET_FOLDS if head.net != "linear" else MOST_FOLDS if len(set(of_slide)) > MOST_FOLDS else None
         held_out = leave_one_group_out(
-            features, label, slide_index, head, groups=of_slide, classes=len(table.classes), folds=folds
+            features,
+            label,
+            slide_index,
+            head,
+            groups=of_slide,
+            classes=len(table.classes),
+            folds=folds,
+            projection=config.projection,
         )
         if held_out.warning:
             yield Notice(phase="Judging", message=held_out.warning, warning=True)
@@ -184,10 +184,11 @@ def fit_and_judge(
         yield Notice(phase="Judging", message=str(error), warning=True)
         head = replace(head, penalty=head.penalty or DEFAULT_PENALTY)
     yield Event(phase="Fitting the head")
-    fitted = fit_head(features, label, slide_index, head, classes=len(table.classes))
+    if config.projection:
+        fitted = fit_projected(features, label, slide_index, head, config.projection, classes=len(table.classes))
+    else:
+        fitted = fit_head(features, label, slide_index, head, classes=len(table.classes))
     train_probabilities = fitted.predict(features)
-    if config.projection and isinstance(fitted, LinearHead):
-        fitted = blind_to(fitted, directions)
     bounds = unsure_thresholds(label, held_out.probabilities, slide_index, config.unsure_error) if held_out else ()
     return FastResult(fitted, held_out, scores, bounds, train_probabilities)
 

@@ -19,7 +19,7 @@ from napari_slidecorr.geometry import Box, Grid
 from napari_slidecorr.learning.extractor import Extractor
 from napari_slidecorr.learning.feature_store import FeatureCache, FeatureEntry, FeatureKey, Features
 from napari_slidecorr.learning.loading import Patches, read_ahead, stack
-from napari_slidecorr.learning.staining import AS_READ, StainStep, make_stain_step
+from napari_slidecorr.learning.staining import make_stain_step
 from napari_slidecorr.patches import PatchTable
 from napari_slidecorr.slide import Slide
 
@@ -90,22 +90,6 @@ class TableFeaturesDone(Event):
     """The end; ``result`` is the features of all rows of a table, shape (P, D), float16."""
 
     result: Features
-
-
-def kept_features(slide: Slide, extractor: Extractor, grid: Grid, cache: FeatureCache) -> SlideFeatures:
-    """Give what is kept of a grid's cells, perhaps nothing; computes nothing.
-
-    Raises
-    ------
-    SlideError
-        If the slide cannot be read.
-    """
-    key = extractor.key(slide)
-    entry = cache.entry(key)
-    entry.refresh()
-    cells = np.argwhere(np.ones(grid.shape, bool)).astype(np.int32)
-    rows = entry.rows(_corners(grid, cells))
-    return SlideFeatures(slide.id, entry.features[rows[rows >= 0]], cells[rows >= 0], grid, key)
 
 
 def extract(
@@ -183,7 +167,6 @@ class _Work:
     extractor: Extractor
     entry: FeatureEntry
     batch_size: int
-    stain: StainStep = AS_READ
 
 
 def _extract(work: _Work, grid: Grid, cells: Cells, view: View | None) -> Generator[Event, None, None]:
@@ -198,7 +181,7 @@ def _extract(work: _Work, grid: Grid, cells: Cells, view: View | None) -> Genera
     if len(missing):
         ahead = _by_view(grid, missing, view, work.batch_size)
         boxes = (([(tuple(cell), grid.patch_box(*cell)) for cell in batch.tolist()]) for batch in ahead)
-        with closing(_computed(work, boxes, len(missing))) as batches:
+        with closing(_computed(work, boxes, len(cells))) as batches:
             for event in batches:
                 if isinstance(event, _Batch):
                     done += len(event.names)
@@ -244,7 +227,7 @@ _Named = tuple[tuple[int, int], Box]
 
 
 def _computed(work: _Work, batches: Iterator[list[_Named]], total: int) -> Generator[Event, None, None]:
-    """Read, compute and keep patches; what was computed is kept also when this is closed."""
+    """Read, compute and keep patches, of ``total`` asked for; what was computed is kept also when this is closed."""
     stain = yield from make_stain_step([work.slide], work.extractor.stain)
     damaged: list[SlideError] = []
     pending: list[tuple[Box, NDArray[np.float16]]] = []
@@ -323,7 +306,7 @@ def _table_features(
             ]
             for start in range(0, len(missing), batch_size)
         )
-        with closing(_computed(work, boxes, len(missing))) as batches:
+        with closing(_computed(work, boxes, len(rows))) as batches:
             for event in batches if len(missing) else ():
                 if isinstance(event, _Batch):
                     done += len(event.names)

@@ -7,7 +7,7 @@ labels and slides are whole numbers, -1 in no place.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -60,10 +60,6 @@ class LinearHead:
         """Give class probabilities, shape (N, K), float32."""
         weight, bias = torch.from_numpy(self.weight.T.copy()), torch.from_numpy(self.bias)
         return _in_pieces(features, len(self.bias), lambda x: torch.addmm(bias, x, weight))
-
-    def shifted(self, offset: NDArray[np.floating]) -> LinearHead:
-        """Give the head that does with features what this one does with features minus an offset, shape (D,)."""
-        return replace(self, bias=(self.bias - self.weight @ offset.astype(np.float32)).astype(np.float32))
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,7 @@ from napari_slidecorr.learning.heads import (
     fit_head,
     fit_linear_folds,
 )
+from napari_slidecorr.learning.nuisance import fit_projected
 from napari_slidecorr.metrics import patch_auc
 
 FEW_GROUPS = 8
@@ -29,6 +30,10 @@ FEW_GROUPS = 8
 
 _NONE_HELD_OUT = (
     "No slide can be held out: each has a class that is labelled nowhere else. Label every class on two or more."
+)
+_ONE_HELD_OUT = (
+    "Only one slide or patient can be held out, and one says nothing about new ones: the others have a class that is "
+    "labelled nowhere else. Label every class on two or more."
 )
 
 
@@ -80,6 +85,7 @@ def leave_one_group_out(
     groups: Sequence[int] | Mapping[int, int] | None = None,
     classes: int | None = None,
     folds: int | None = None,
+    projection: int = 0,
 ) -> OutOfFold:
     """Judge each slide (or patient) by a head that was trained without it.
 
@@ -89,18 +95,27 @@ def leave_one_group_out(
         What is held out together; each slide alone when left out.
     folds : int, optional
         Deal groups to so many folds instead of leaving out each in turn.
+    projection : int
+        Make linear heads blind to so many nuisance directions, found anew on the training slides of each fold: those of
+        all slides would know the labels of the ones held out.
 
     Raises
     ------
     CohortError
-        If there are fewer than two groups, or fewer than two classes.
+        If fewer than two groups can be held out, or there are fewer than two classes, or projection is ruled out by the labels.
     """
     count = classes if classes is not None else int(np.max(labels, initial=-1)) + 1
     check_arrays(features, labels, slide_index, count)
     fold, total = fold_of_rows(labels, slide_index, groups=groups, folds=folds, seed=config.seed)
     penalty = config.penalty or DEFAULT_PENALTY
-    if config.net == "linear":
-        heads: Sequence[Head] = fit_linear_folds(features, labels, slide_index, fold, total, [penalty], count)[0]
+    if projection:
+        seen = [fold != held for held in range(total)]
+        heads: Sequence[Head] = [
+            fit_projected(features[rows], labels[rows], slide_index[rows], config, projection, classes=count)
+            for rows in seen
+        ]
+    elif config.net == "linear":
+        heads = fit_linear_folds(features, labels, slide_index, fold, total, [penalty], count)[0]
     else:
         heads = [_fit_without(features, labels, slide_index, config, count, fold == held) for held in range(total)]
     probabilities = np.full((len(labels), count), np.nan, np.float32)
@@ -139,7 +154,7 @@ def choose_penalty(
     Raises
     ------
     CohortError
-        If there are fewer than two groups, or fewer than two classes.
+        If fewer than two groups can be held out, or there are fewer than two classes.
     """
     count = classes if classes is not None else int(np.max(labels, initial=-1)) + 1
     check_arrays(features, labels, slide_index, count)
@@ -184,8 +199,7 @@ def fold_of_rows(
     has[member, labels] = True
     only = has.sum(axis=0) == 1
     free = np.flatnonzero(~(has & only).any(axis=1))
-    if not len(free):
-        raise CohortError(_NONE_HELD_OUT)
+    _check_several(len(free))
     fold_of_group = np.full(len(names), -1, np.int64)
     order = np.random.default_rng([seed, 0xF01D]).permutation(free) if folds is not None else free
     rarity = [int(has.sum(axis=0)[has[group]].min()) for group in order]
@@ -194,9 +208,13 @@ def fold_of_rows(
     total = min(folds or len(order), len(order))
     fold_of_group[order] = np.arange(len(order)) % total
     dealt = _keep_classes_in_training(fold_of_group, has)
-    if (dealt < 0).all():
-        raise CohortError(_NONE_HELD_OUT)
+    _check_several(int(np.count_nonzero(dealt >= 0)))
     return dealt[member], total
+
+
+def _check_several(held_out: int) -> None:
+    if held_out < 2:
+        raise CohortError(_ONE_HELD_OUT if held_out else _NONE_HELD_OUT)
 
 
 def balanced_part(labels: Labels, slide_index: Labels, most: int, seed: int = 0) -> NDArray[np.int64]:

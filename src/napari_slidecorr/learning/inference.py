@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -160,8 +161,10 @@ class _Job:
 
 def _predict(job: _Job, blocks: Sequence[Block]) -> Generator[Event, None, None]:
     yield Notice(phase="Preparing", message=f"Predicting on {describe_device(job.device)}.")
-    job = replace(job, stain=(yield from make_stain_step([job.slide], job.spec.stain)))
-    job.model.offset = yield from offset_of(job.slide, job.model, job.spec, job.config.device)
+    # The weights are shared, the offset is not: another thread may predict another slide with this model.
+    model = copy.copy(job.model)
+    job = replace(job, model=model, stain=(yield from make_stain_step([job.slide], job.spec.stain)))
+    model.offset = yield from offset_of(job.slide, job.model, job.spec, job.config.device)
     wanted = yield from _find_cells(job, blocks)
     total = sum(int(np.count_nonzero(wanted[block])) for block in blocks)
     if not total and _covers(blocks, job.grid):
@@ -175,8 +178,8 @@ def _predict(job: _Job, blocks: Sequence[Block]) -> Generator[Event, None, None]
         bounds=job.spec.unsure_below,
     )
     job.model.to(job.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    damage = _Damage(job.slide, total)
-    yield from _run(job, blocks, wanted, out, damage)
+    damage = _Damage(job.slide, int(np.count_nonzero(wanted)))
+    yield from _run(job, blocks, wanted, total, out, damage)
     if damage.count:
         yield Notice(phase="Predicting", message=damage.message(), warning=True)
     yield Predicted(phase="Predicted", done=total, total=total, result=out)
@@ -203,7 +206,7 @@ def _tissue_of(slide: Slide) -> TissueMask:
 
 
 class _Damage:
-    """Counts patches that cannot be read, and gives up when they are too many."""
+    """Counts patches that cannot be read, and gives up when they are too many of those that the slide has."""
 
     def __init__(self, slide: Slide, total: int) -> None:
         self.count, self.total, self.slide = 0, total, slide
@@ -220,9 +223,10 @@ class _Damage:
 
 
 def _run(
-    job: _Job, blocks: Sequence[Block], wanted: NDArray[np.bool_], out: PredictionMap, damage: _Damage
+    job: _Job, blocks: Sequence[Block], wanted: NDArray[np.bool_], total: int, out: PredictionMap, damage: _Damage
 ) -> Generator[Event, None, None]:
-    done, fresh = 0, []
+    done = 0
+    fresh: list[Cell] = []
     sweep = Sweep(job.grid, blocks, wanted)
     on_cpu = job.device.type == "cpu"
     batch = BatchSize(job.config.batch_size, CPU_SIZES if on_cpu else GPU_SIZES)
@@ -235,9 +239,11 @@ def _run(
             yield from _fill(job, found, out, batch)
             batch.record(len(piece.cells), time.perf_counter() - start)
             done += len(piece.cells)
-            counts = {"phase": "Predicting", "done": done, "total": damage.total}
-            fresh += piece.cells
+            counts = {"phase": "Predicting", "done": done, "total": total}
+            if job.wanted is not None:
+                fresh += piece.cells
             if sweep.finish(piece):
+                fresh = _outside(fresh, piece.block)
                 yield _block_done(piece.block, out, counts)
             elif job.wanted is not None and next(paints):
                 yield _cells_done(fresh, out, counts)
@@ -276,6 +282,11 @@ def _block_done(block: Block, out: PredictionMap, counts: dict[str, Any]) -> Blo
     spread = None if out.spread is None else out.spread[rows, columns].copy()
     values = out.probabilities[:, rows, columns].copy()
     return BlockDone(**counts, rows=rows, columns=columns, probabilities=values, spread=spread)
+
+
+def _outside(cells: Sequence[Cell], block: Block) -> list[Cell]:
+    rows, columns = block
+    return [(y, x) for y, x in cells if not (rows.start <= y < rows.stop and columns.start <= x < columns.stop)]
 
 
 def _cells_done(cells: Sequence[Cell], out: PredictionMap, counts: dict[str, Any]) -> CellsDone:

@@ -59,7 +59,13 @@ def hub_file(known: KnownBackbone) -> Path:
         If the hub does not answer, or access was not granted; says where to ask for it.
     """
     import huggingface_hub
-    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     for name in FILES:
         cached = huggingface_hub.try_to_load_from_cache(known.hub, name)
@@ -69,6 +75,8 @@ def hub_file(known: KnownBackbone) -> Path:
     for name in FILES:
         try:
             return Path(huggingface_hub.hf_hub_download(known.hub, name))
+        except LocalEntryNotFoundError as error:  # an EntryNotFoundError too, raised when the hub stops answering
+            raise _not_fetched(known, error) from error
         except EntryNotFoundError:
             continue
         except (GatedRepoError, RepositoryNotFoundError) as error:
@@ -77,8 +85,12 @@ def hub_file(known: KnownBackbone) -> Path:
                 "with `hf auth login`, or give a local weights file."
             ) from error
         except (HfHubHTTPError, OSError) as error:
-            raise ModelError(f"{known.name} cannot be fetched from {known.page} ({error}). Try again later.") from error
+            raise _not_fetched(known, error) from error
     raise ModelError(f"{known.page} holds none of {', '.join(FILES)}; give a local weights file.")
+
+
+def _not_fetched(known: KnownBackbone, error: Exception) -> ModelError:
+    return ModelError(f"{known.name} cannot be fetched from {known.page} ({error}). Try again later.")
 
 
 def packaged_weights(backbone: str) -> Path | None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from napari_slidecorr.diagnostics.drawn_auc import drawn_auc
 from napari_slidecorr.diagnostics.feature_table import Measure, bootstrap_interval, slide_weights
+from napari_slidecorr.errors import CohortError
 from napari_slidecorr.learning.heads import DEFAULT_PENALTY, fit_linear_folds
 from napari_slidecorr.learning.held_out import fold_of_rows
 from napari_slidecorr.metrics import patch_auc
@@ -41,20 +42,26 @@ def leakage_gap(
     Returns
     -------
     Measure
-        Undefined below `FEWEST_GROUPS` groups or two classes. The interval is over slides, both scores drawn together.
+        Undefined below `FEWEST_GROUPS` groups or two classes, and where those held out tell no AUC. The interval is over slides, both scores drawn together.
     """
     names = np.unique(np.asarray(groups)[slide_index])
     if len(names) < FEWEST_GROUPS or len(np.unique(label)) < 2:
         reason = f"It needs {FEWEST_GROUPS} patients (or slides) and two classes; there are {len(names)}."
-        return Measure(NAME, None, reason=reason, n_slides=len(np.unique(slide_index)), n_patches=len(label))
+        return _undefined(reason, label, slide_index)
     numbers = {name: i for i, name in enumerate(names)}
     of_slide = {slide: numbers.get(group, -1) for slide, group in enumerate(groups)}
-    by_group, total = fold_of_rows(label, slide_index, groups=of_slide, folds=folds, seed=seed)
+    try:
+        by_group, total = fold_of_rows(label, slide_index, groups=of_slide, folds=folds, seed=seed)
+    except CohortError as error:
+        return _undefined(str(error), label, slide_index)
+    there = by_group >= 0
+    if len(np.unique(label[there])) < 2:
+        reason = "The slides that can be held out have one class; label every class on two or more."
+        return _undefined(reason, label, slide_index)
     at_random = np.random.default_rng(seed).permutation(len(label)) % total
     careful, careless = (
         _out_of_fold(features, label, slide_index, fold, total, classes) for fold in (by_group, at_random)
     )
-    there = by_group >= 0
     value = patch_auc(label[there], careless[there]) - patch_auc(label[there], careful[there])
     low, high = bootstrap_interval(_drawn(label, slide_index, careful, careless, there, draws, seed))
     note = (
@@ -63,6 +70,10 @@ def leakage_gap(
     )
     slides = len(np.unique(slide_index))
     return Measure(NAME, float(value), low, high, 0.0, n_slides=slides, n_patches=len(label), note=note)
+
+
+def _undefined(reason: str, label: NDArray[np.int16], slide_index: NDArray[np.int32]) -> Measure:
+    return Measure(NAME, None, reason=reason, n_slides=len(np.unique(slide_index)), n_patches=len(label))
 
 
 def _out_of_fold(

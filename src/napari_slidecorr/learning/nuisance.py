@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_slidecorr.errors import CohortError
-from napari_slidecorr.learning.heads import LinearHead
+from napari_slidecorr.fast_config import HeadConfig
+from napari_slidecorr.learning.heads import Head, LinearHead, fit_head
 
 Labels = NDArray[np.integer]
 
@@ -74,3 +75,25 @@ def blind_to(head: LinearHead, directions: NDArray[np.float32]) -> LinearHead:
     """Give the head that does with plain features what this one does with features without the directions."""
     weight = head.weight - (head.weight @ directions) @ directions.T
     return LinearHead(np.asarray(weight, np.float32), head.bias, head.penalty)
+
+
+def fit_projected(
+    features: NDArray[np.floating],
+    labels: Labels,
+    slide_index: Labels,
+    config: HeadConfig,
+    count: int,
+    *,
+    classes: int | None = None,
+) -> Head:
+    """Fit a linear head to features without their nuisance directions; it takes plain features and is blind to those.
+
+    Raises
+    ------
+    CohortError
+        If most slides have one class.
+    """
+    directions = nuisance_directions(features, labels, slide_index, count)
+    plain = without_directions(features, directions)
+    head = fit_head(plain, labels, slide_index, config, classes=classes)
+    return blind_to(head, directions) if isinstance(head, LinearHead) else head

@@ -19,7 +19,7 @@ from napari_slidecorr.learning.fast_training import group_numbers
 from napari_slidecorr.learning.heads import Probabilities, fit_head, fit_linear_folds
 from napari_slidecorr.learning.held_out import balanced_part, choose_penalty, few_groups_warning, fold_of_rows
 from napari_slidecorr.learning.labelled import Labelled
-from napari_slidecorr.learning.nuisance import check_several_classes, nuisance_directions, without_directions
+from napari_slidecorr.learning.nuisance import check_several_classes, fit_projected
 from napari_slidecorr.learning.remedy_table import (
     Remedy,
     RemedyReport,
@@ -85,7 +85,7 @@ def compare(
     Raises
     ------
     CohortError
-        Now, if no slide can be held out.
+        Now, if fewer than two slides (or patients) can be held out.
     """
     trial = _Trial.of(labelled, groups, repeats, seed)
     return _compare(trial, remedies(config, nets=nets))
@@ -227,11 +227,9 @@ def _projected_predictor(trial: _Trial, features: NDArray[np.floating], remedy: 
     def predict(rows: NDArray[np.bool_], held: int) -> Probabilities:
         seen = fold != held
         label, slide_index = trial.label[seen], trial.slide_index[seen]
-        directions = nuisance_directions(features[seen], label, slide_index, remedy.projection)
-        plain = without_directions(features, directions)
         config = replace(remedy.head, penalty=trial.penalties[repeat][held])
-        head = fit_head(plain[seen], label, slide_index, config, classes=trial.classes)
-        return head.predict(plain[rows])
+        head = fit_projected(features[seen], label, slide_index, config, remedy.projection, classes=trial.classes)
+        return head.predict(features[rows])
 
     return predict
 

@@ -52,8 +52,8 @@ def slide_correlation(
     With ``g = relu(tanh(f)) - 0.5`` (the normalizer of the released code) this is
 
     .. math::
-        L_{cr} = \\frac{1}{D} \\sum_{i<j} \\langle g_i, g_j \\rangle [s_i = s_j]
-               = \\frac{1}{2D} \\Big( \\sum_s \\big\\| \\sum_{i \\in s} g_i \\big\\|^2 - \\sum_i \\| g_i \\|^2 \\Big),
+        L_{cr} = \frac{1}{D} \sum_{i<j} \langle g_i, g_j \rangle [s_i = s_j]
+               = \frac{1}{2D} \Big( \sum_s \big\| \sum_{i \in s} g_i \big\|^2 - \sum_i \| g_i \|^2 \Big),
 
     the right side in O(N D) without an N x N mask. It is a sum over pairs, not a mean: its strength grows with the
     number of same-slide pairs P in a batch. The mean pulls as much at ``beta_mean = beta_sum * P``.

@@ -96,27 +96,6 @@ def uncertainty_of(probabilities: Numbers, by_head: Numbers) -> Uncertainty:
     return Uncertainty(entropy(probabilities), margin(probabilities), disagreement(by_head))
 
 
-def slide_needs(labelled: Sequence[float], looks: Numbers) -> NDArray[np.float64]:
-    """Say how much each slide needs labels, shape (S,), above 0 to 1.
-
-    Parameters
-    ----------
-    labelled : sequence of S numbers
-        Labelled patches of each slide.
-    looks : ndarray, shape (S, C)
-        How slides look, such as their mean optical density; those that look alike cover for each other.
-
-    Notes
-    -----
-    ``1 / (1 + n / n0) * 1 / (1 + e / e0)``: ``n`` are the labels of the slide, ``e`` those of all slides weighted by how
-    alike they look (a Gaussian as wide as half the median distance), ``n0`` and ``e0`` their means. 1 is a slide without any
-    label of a look without any.
-    """
-    own = np.asarray(labelled, np.float64)
-    covered = _likeness(np.asarray(looks, np.float64)) @ own
-    return _need(own) * _need(covered)
-
-
 def choose(
     uncertainty: Numbers,
     slide_index: Places,
@@ -137,8 +116,18 @@ def choose(
         Into ``labelled`` and ``looks``.
     cells : ndarray, shape (N, 2)
         Row and column on the slide's grid; of neighbours one is taken.
+    labelled : sequence of S numbers
+        Labelled patches of each slide.
+    looks : ndarray, shape (S, C)
+        How slides look, such as their mean optical density; those that look alike cover for each other.
     count : int
         At most.
+
+    Notes
+    -----
+    A slide needs labels as ``1 / (1 + n / n0) * 1 / (1 + e / e0)``: ``n`` are the labels of the slide, ``e`` those of all
+    slides weighted by how alike they look (a Gaussian as wide as half the median distance), ``n0`` and ``e0`` their means.
+    1 is a slide without any label of a look without any.
     """
     own = np.asarray(labelled, np.float64).copy()
     likeness = _likeness(np.asarray(looks, np.float64))

@@ -19,6 +19,7 @@ from napari_slidecorr.learning.randomness import seeded
 from napari_slidecorr.learning.shared_batch_norm import share_batch_norms
 from napari_slidecorr.learning.steps import ClassifierTrainee, has_bf16
 from napari_slidecorr.learning.weights import Start
+from napari_slidecorr.model_spec import ModelSpec
 from napari_slidecorr.patches import PatchTable
 from napari_slidecorr.sampling import class_shares
 
@@ -59,7 +60,7 @@ def make_trainee(
 
 
 def continue_from(run: Path, model: PatchClassifier, backbone: str, classes: tuple[str, ...]) -> None:
-    """Give a network the weights of a finished run; of the backbone alone when the classes are others.
+    """Give a network the weights of a finished run; of the backbone alone when this network could not carry its head.
 
     Raises
     ------
@@ -71,13 +72,20 @@ def continue_from(run: Path, model: PatchClassifier, backbone: str, classes: tup
         raise ModelError(
             f"{run.name}: is a {spec.backbone}, not a {backbone}; choose the same backbone to continue from it."
         )
-    if spec.classes == classes:
-        model.load_state_dict(earlier.state_dict())
-        how = "."
-    else:
+    if why := _why_a_new_head(spec, classes):
         model.backbone.load_state_dict(earlier.backbone.state_dict())
-        how = ", with a new head, as its classes were others."
+    else:
+        model.load_state_dict(earlier.state_dict())
+    how = f", with a new head, as {why}." if why else "."
     model.start = Start(f"{run.name} sha256:{spec.weights_sha256}", f"Continuing from {run.name}{how}")
+
+
+def _why_a_new_head(spec: ModelSpec, classes: tuple[str, ...]) -> str:
+    if spec.classes != classes:
+        return "its classes were others"
+    if spec.head != "linear":
+        return f"its own is an {spec.head}"
+    return "its own is for features of centred slides" if spec.centring else ""
 
 
 def class_weight(table: PatchTable, config: TrainConfig) -> Tensor | None:

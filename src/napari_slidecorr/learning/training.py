@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_slidecorr import __version__
-from napari_slidecorr.config import TrainConfig
+from napari_slidecorr.config import FEW_SLIDES, TrainConfig
 from napari_slidecorr.errors import ConfigError, SlideCorrError, sentence
 from napari_slidecorr.events import EpochDone, Event, Interrupted, Notice, Trained, TrainResult
 from napari_slidecorr.io.atomic import atomic_write_text, make_folder
@@ -52,9 +52,6 @@ from napari_slidecorr.stain import REFERENCE, Stain
 
 BEST_NAME, LAST_NAME = "best.safetensors", "last.safetensors"
 """The best epoch by held-out AUC beside a model of the last, and the last beside a model of the best."""
-
-FEW_SLIDES = 20
-"""Below this SCR gained nothing in any simulation or data set that was tried."""
 
 
 def train(

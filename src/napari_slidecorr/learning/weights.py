@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
+import os
 import re
 import urllib.error
 import urllib.request
@@ -17,6 +19,7 @@ from napari_slidecorr.errors import ModelError
 
 TIMEOUT_S = 15.0
 _PROBE_S = 5.0
+_NO_ANSWER = (OSError, http.client.HTTPException)
 _OFFER = "Choose a local weights file or the start 'random'."
 _OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.((?:[12])\.\w+)$")
 
@@ -54,7 +57,7 @@ def load_local(backbone: nn.Module, path: Path, classifier: tuple[str, ...]) -> 
     Notes
     -----
     Names must be the backbone's own. A file that shares none of them is matched by order, and only if every shape
-    agrees; the note says so.
+    agrees; the note says so. ``.safetensors`` keeps tensors by type and name, so there is no order to match.
     """
     given = _own_names(_read_state(path), classifier)
     wanted = backbone.state_dict()
@@ -97,7 +100,7 @@ def _innermost(loaded: Any, path: Path) -> dict[str, Tensor]:
 
 def _own_names(state: Mapping[str, Tensor], classifier: tuple[str, ...]) -> dict[str, Tensor]:
     """Strip wrappers' prefixes and leave the classifier out."""
-    for prefix in ("module.", "backbone."):
+    for prefix in ("module.", "backbone.", "net."):
         if any(name.startswith(prefix) for name in state):
             state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     state = {_OLD_DENSENET.sub(lambda m: m[1] + m[2], name): tensor for name, tensor in state.items()}
@@ -106,6 +109,11 @@ def _own_names(state: Mapping[str, Tensor], classifier: tuple[str, ...]) -> dict
 
 def _matched_by_order(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     """Give the tensors the wanted names, in order; a classifier (weight and bias) may be left over at the end."""
+    if path.suffix == ".safetensors":
+        raise ModelError(
+            f"{path.name}: its tensors have other names than the backbone's, as {next(iter(given))}; choose the backbone that "
+            "these weights are of, or give a .pth file, which keeps their order."
+        )
     if not len(wanted) <= len(given) <= len(wanted) + 2:
         raise ModelError(
             f"{path.name}: holds {len(given)} tensors of other names, the backbone has {len(wanted)}; "
@@ -150,10 +158,10 @@ def ensure_torchvision_file(url: str) -> None:
         if not hashlib.sha256(data).hexdigest().startswith(target.stem.rsplit("-", 1)[1]):
             raise ModelError(f"{url}: the download was damaged. Try again.")
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(target.name + ".part")
+        part = target.with_name(f"{target.name}.{os.getpid()}.part")  # processes of one training may fetch it at once
         part.write_bytes(data)
         part.replace(target)
-    except OSError as error:
+    except _NO_ANSWER as error:
         raise _unreachable(url, error) from error
 
 
@@ -191,7 +199,7 @@ def probe(url: str) -> None:
         urllib.request.urlopen(request, timeout=_PROBE_S).close()  # noqa: S310
     except urllib.error.HTTPError:
         return
-    except OSError as error:
+    except _NO_ANSWER as error:
         raise _unreachable(url, error) from error
 
 
