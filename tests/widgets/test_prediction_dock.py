@@ -219,6 +219,38 @@ def test_a_click_on_wrong_tissue_makes_a_region_of_the_right_class(qtbot, dock, 
     assert len(project.regions(slide_id)) == len(before)
 
 
+@pytest.mark.parametrize("tool", ["select", "add_polygon", "brush"])
+def test_a_tool_of_the_regions_ends_the_correction_by_clicks(qtbot, shown, ends, tool):
+    predict(qtbot, shown, ends)
+    slide_id, project = shown.session.current_slide, shown.session.project
+    before, correction = project.regions(slide_id), shown.panel.correction
+    correction.desk.open_regions(project.slide(slide_id))
+    click(qtbot, correction.button)
+    correction.desk.tools.take(tool)
+    Hand(shown.viewer, qtbot).click((320, 320))
+    correction.desk.tools.escape()
+    correction.desk.tools.take("pan_zoom")
+    correction.desk.flush()
+    assert not correction.button.isChecked()
+    made = {region.uid for region in project.regions(slide_id)} - {region.uid for region in before}
+    assert len(made) == (tool == "brush"), "the dab of the brush alone"
+
+
+def test_a_lasso_is_put_down_when_the_next_slide_comes(qtbot, shown, ends):
+    _, slides = shown.viewer.window.add_plugin_dock_widget("napari-slidecorr", "Slides")
+    first, second = (slide.id for slide in shown.session.project.cohort[:2])
+    desk = shown.panel.correction.desk
+    slides.show_slide(first)
+    qtbot.waitUntil(lambda: desk.editor is not None, timeout=20_000)
+    predict(qtbot, shown, ends)
+    click(qtbot, shown.panel.correction.lasso_button)
+    assert desk.editor.layer.mode == "add_polygon_lasso"
+    desk.step(1)
+    qtbot.waitUntil(lambda: shown.session.current_slide == second and desk.editor is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: desk.editor.layer.mode == "pan_zoom", timeout=20_000)
+    assert not shown.panel.correction.lasso_button.isChecked()
+
+
 def test_a_click_beside_the_map_says_so(qtbot, dock, ends):
     prediction = predict(qtbot, dock, ends).result
     row, column = np.argwhere(~prediction.predicted)[0]
