@@ -10,9 +10,9 @@ from scipy import ndimage
 
 from napari_slidecorr import io
 from napari_slidecorr._napari.dock_prediction import PredictionDock
-from napari_slidecorr._napari.layers import add_slide, find_layer
+from napari_slidecorr._napari.layers import UNCLASSED, add_slide, find_layer
 from napari_slidecorr._napari.map_export import with_suffix
-from napari_slidecorr._napari.map_layers import UNSURE
+from napari_slidecorr._napari.map_layers import UNSURE, UNSURE_COLOR
 from napari_slidecorr._napari.map_panel import ShownMap
 from napari_slidecorr._napari.torch_door import load_torch
 from napari_slidecorr.config import CrossEntropyConfig, PatchConfig, TrainConfig
@@ -535,6 +535,41 @@ def test_opacity_and_colours_reach_the_layer_and_the_legend(qtbot, dock, ends):
     np.testing.assert_allclose(classes.colormap.color_dict[2], (10 / 255, 20 / 255, 30 / 255, 0.25), atol=1e-6)
     swatch = dock.panel.legend._facts[name][0].pixmap().toImage().pixelColor(3, 3)
     assert (swatch.red(), swatch.green(), swatch.blue()) == (10, 20, 30)
+
+
+def test_the_next_map_is_as_opaque_as_the_legend_says(qtbot, dock, ends, tmp_path):
+    prediction = predict(qtbot, dock, ends).result
+    first, second = prediction.classes[:2]
+    dock.panel.legend.alphas[first].setValue(0)
+    show(dock, dock.session.project.cohort[1].id)
+    fewer = replace(prediction, slide_id=dock.session.current_slide, classes=("other", *prediction.classes[:-1]))
+    dock.panel.show_map(ShownMap(fewer, tmp_path / "other.ome.zarr", complete=True))
+    table = find_layer(dock.viewer, "class_map", dock.session.current_slide).colormap.color_dict
+    assert [table[number][3] for number in (1, 2, 3)] == [1, 0, 1]
+    assert [dock.panel.legend.alphas[name].value() for name in ("other", first, second)] == [100, 0, 100]
+
+
+def test_a_class_that_was_renamed_since_has_a_colour_of_its_own(qtbot, dock, ends):
+    prediction = predict(qtbot, dock, ends).result
+    project, old = dock.session.project, prediction.classes[1]
+    project.set_classes(
+        tuple("new name" if name == old else name for name in project.classes), {"new name": project.colors[old]}
+    )
+    dock.panel.correction.desk.refresh_classes()
+    table = find_layer(dock.viewer, "class_map", dock.session.current_slide).colormap.color_dict
+    color = tuple(round(255 * part) for part in table[2][:3])
+    assert color not in {*project.colors.values(), UNCLASSED, UNSURE_COLOR}
+    swatch = dock.panel.legend._facts[old][0].pixmap().toImage().pixelColor(3, 3)
+    assert (swatch.red(), swatch.green(), swatch.blue()) == color
+
+
+def test_opened_late_the_dock_shows_the_map_of_the_slide_in_view(qtbot, dock, ends):
+    predict(qtbot, dock, ends)
+    late = PredictionDock(dock.viewer)
+    qtbot.addWidget(late)
+    qtbot.waitUntil(lambda: late.panel.view is not None and late.panel.shelf.current is not None, timeout=20_000)
+    assert not late.panel.map_box.isHidden()
+    assert late.panel.exporting.button.isEnabled()
 
 
 def test_the_highest_patches_give_a_second_score(qtbot, dock, ends):

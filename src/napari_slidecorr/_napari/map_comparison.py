@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QSizePolicy, QSlider,
 from napari_slidecorr._napari.dock import narrow, refill
 from napari_slidecorr._napari.errands import Errands
 from napari_slidecorr._napari.layers import Colors, Kind, find_layer
-from napari_slidecorr._napari.map_layers import MapView, class_layer, map_frame, show_columns
+from napari_slidecorr._napari.map_layers import MapView, class_layer, map_colors, map_frame, show_columns
 from napari_slidecorr.geometry import Box
 from napari_slidecorr.io import map_zarr
 from napari_slidecorr.map_comparison import MapComparison
@@ -165,7 +165,7 @@ class MapComparisonBox(QWidget):
     def _show_compared(self, view: MapView, comparison: MapComparison) -> None:
         """Lay the class map of the second map into the viewer."""
         second = comparison.second
-        self._whole, arguments = class_layer(second, self._colors, view.threshold)
+        self._whole, arguments = class_layer(second, map_colors(second.classes, self._colors), view.threshold)
         arguments |= map_frame(second, "compared") | {"name": f"{second.slide_id} classes, other map"}
         layer = self._put(view, "compared", "Labels", self._whole.copy(), arguments)
         layer.editable = False
