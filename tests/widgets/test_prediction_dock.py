@@ -503,6 +503,34 @@ def test_two_maps_are_compared_by_swipe_and_difference(qtbot, shown, ends):
     np.testing.assert_array_equal(classes.data, first.class_map())
 
 
+def test_a_comparison_is_of_the_class_maps_and_the_dock_says_so(qtbot, shown, ends):
+    slide_id = shown.session.current_slide
+    two_maps(qtbot, shown, ends)
+    panel = shown.panel
+    panel.view_choice.setCurrentIndex(1)
+    assert not panel.threshold.isEnabled()
+    panel.comparison.other.setCurrentIndex(1)
+    qtbot.waitUntil(lambda: find_layer(shown.viewer, "compared", slide_id) is not None, timeout=20_000)
+    assert panel.view_choice.currentText() == "Most probable class"
+    assert panel.threshold.isEnabled()
+    assert panel.view.prediction.classes[0] in panel.legend.text()
+    panel.comparison.other.setCurrentIndex(0)
+    assert panel.view.class_map.visible
+    assert not panel.view.probability.visible
+
+
+def test_maps_that_cannot_be_compared_leave_the_picture_as_it_is(qtbot, shown, ends):
+    slide_id = shown.session.current_slide
+    other, _ = two_maps(qtbot, shown, ends)
+    panel = shown.panel
+    panel.view_choice.setCurrentIndex(1)
+    panel.comparison.other.setCurrentIndex(1)
+    panel.comparison._on_read(panel.comparison.other.currentData(), replace(other, slide_id="another"))
+    assert "cannot be compared" in shown.message.text()
+    classes, probability = (find_layer(shown.viewer, kind, slide_id) for kind in ("class_map", "probability"))
+    assert (classes.visible, probability.visible) == (False, True)
+
+
 def test_a_map_is_chosen_from_the_shelf_and_deleted_with_care(qtbot, dock, ends, monkeypatch):
     project, slide_id = dock.session.project, dock.session.current_slide
     other, _ = two_maps(qtbot, dock, ends)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QSizePolicy, QSlider, QWidget
 
 from napari_slidecorr._napari.dock import narrow, refill
@@ -49,7 +49,14 @@ class MapComparisonBox(QWidget):
         Calls an action and shows its error; False when there was one.
     failed
         Shows an error.
+
+    Attributes
+    ----------
+    begun
+        Signal: two maps are compared now, by the class map of the one in view.
     """
+
+    begun = Signal()
 
     def __init__(
         self,
@@ -104,8 +111,8 @@ class MapComparisonBox(QWidget):
 
     def end(self) -> None:
         """Show the one map alone again."""
-        self._comparison = None
-        if self._view is not None and self._view.is_in_viewer:
+        compared, self._comparison = self._comparison is not None, None
+        if compared and self._view is not None and self._view.is_in_viewer:
             self._view.clip(slice(None))
             self._view.class_map.visible = True
             for kind in KINDS:
@@ -141,6 +148,7 @@ class MapComparisonBox(QWidget):
         classes = [(f"Difference of {name}", name) for name in comparison.classes]
         refill(self.how, [("Both, with a swipe", SWIPE), ("Where the classes differ", DISAGREEMENT), *classes])
         self._on_how()
+        self.begun.emit()
 
     def _on_how(self) -> None:
         if self._view is None or self._comparison is None:

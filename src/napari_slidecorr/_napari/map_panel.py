@@ -127,6 +127,7 @@ class MapPanel(QWidget):
         self.top_k.valueChanged.connect(self._tell_score)
         self.legend.alpha_changed.connect(self._on_alpha)
         self.shelf.chosen.connect(self._on_chosen)
+        self.comparison.begun.connect(self._on_compared)
         cursor = getattr(self._viewer, "__wrapped__", self._viewer).cursor
         cursor.events.position.connect(self._on_cursor)
         self.destroyed.connect(lambda: cursor.events.position.disconnect(self._on_cursor))
@@ -351,6 +352,14 @@ class MapPanel(QWidget):
         self.own_bounds.setToolTip(f"{OWN_BOUNDS_TIP} {told}".strip())
         self.own_bounds.setEnabled(bool(bounds) and shows_classes)
         self.threshold.setEnabled(shows_classes and not (bounds and self.own_bounds.isChecked()))
+
+    def _on_compared(self) -> None:
+        """Two maps are compared by their class maps, so that is what *Show* and the legend say."""
+        self.view_choice.blockSignals(True)
+        self.view_choice.setCurrentIndex(0)
+        self.view_choice.blockSignals(False)
+        self._tell_legend()
+        self._offer_bounds()
 
     def _on_threshold(self) -> None:
         self._offer_bounds()
