@@ -97,6 +97,9 @@ class TrainingDock(Dock):
         self._connect()
         self._show_way()
         self._on_project()
+        if self.job.is_running:
+            self.progress.begin()
+            self.progress.show_paused(paused=self.session.paused)
 
     def _lay_out(self) -> None:
         self.body.addWidget(box("Settings", self.form))
