@@ -1,5 +1,7 @@
 import json
+import threading
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from qtpy.QtWidgets import QFileDialog, QMessageBox
 from scipy import ndimage
 
 from napari_slidecorr import io
+from napari_slidecorr._napari import map_export
 from napari_slidecorr._napari.dock_prediction import PredictionDock
 from napari_slidecorr._napari.layers import UNCLASSED, add_slide, find_layer
 from napari_slidecorr._napari.map_export import with_suffix
@@ -16,9 +19,10 @@ from napari_slidecorr._napari.map_layers import UNSURE, UNSURE_COLOR
 from napari_slidecorr._napari.map_panel import ShownMap
 from napari_slidecorr._napari.torch_door import load_torch
 from napari_slidecorr.config import CrossEntropyConfig, PatchConfig, TrainConfig
-from napari_slidecorr.events import BlockDone, CellsDone, JobStatus, MapBegun, drain
+from napari_slidecorr.events import BlockDone, CellsDone, Event, JobStatus, MapBegun, drain
 from napari_slidecorr.map_comparison import MapComparison
-from napari_slidecorr.project import settings_of
+from napari_slidecorr.project import Project, settings_of
+from napari_slidecorr.qupath_folder import FolderWritten
 
 
 @pytest.fixture(scope="session")
@@ -349,6 +353,33 @@ def test_a_folder_for_qupath_holds_every_slide(qtbot, dock, ends, tmp_path, monk
     assert (tmp_path / "out" / "classes" / f"{slide}.geojson").exists()
     assert len(list((tmp_path / "out" / "regions").iterdir())) == 4
     assert (tmp_path / "out" / "import_into_qupath.groovy").exists()
+
+
+def test_the_folder_for_qupath_is_a_job_that_can_be_cancelled_in_a_read_only_project_too(
+    qtbot, dock, ends, tmp_path, monkeypatch
+):
+    predict(qtbot, dock, ends)
+    exporting, went = dock.panel.exporting, threading.Event()
+    monkeypatch.setattr(map_export, "export_qupath", partial(_slow_export, went))
+    monkeypatch.setattr(Project, "read_only", "somebody else has it")
+    assert exporting.job.isHidden()
+    assert exporting.export_all(tmp_path / "out")
+    qtbot.waitUntil(lambda: "1 / 4" in exporting.job.phase.text(), timeout=20_000)
+    assert not exporting.job.isHidden()
+    assert not dock.predict_button.isEnabled()
+    assert "Not now: Export for QuPath still runs." in dock.predict_button.toolTip()
+    exporting.job.cancel.click()
+    went.set()
+    qtbot.waitUntil(lambda: bool(ends), timeout=20_000)
+    assert ends.pop().status is JobStatus.CANCELLED
+    assert exporting.job.isHidden()
+    assert dock.predict_button.toolTip() == "Make the map of the chosen slides."
+
+
+def _slow_export(went, *_args, **_options):
+    yield Event(phase="Writing", done=1, total=4)
+    went.wait(20)
+    yield FolderWritten(phase="Written", result=())
 
 
 def test_an_export_that_fails_says_why(qtbot, dock, ends, tmp_path):

@@ -88,7 +88,7 @@ class MapPanel(QWidget):
         self.correct_box = box("Correct", self.correction)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        for part in (self.map_box, self.compare_box, self.correct_box):
+        for part in (self.map_box, self.exporting.job, self.compare_box, self.correct_box):
             layout.addWidget(part)
         self._connect()
 
@@ -131,6 +131,7 @@ class MapPanel(QWidget):
         cursor = getattr(self._viewer, "__wrapped__", self._viewer).cursor
         cursor.events.position.connect(self._on_cursor)
         self.destroyed.connect(lambda: cursor.events.position.disconnect(self._on_cursor))
+        self.exporting.follow(self._dock)
         self._dock.listen(self._session.maps_changed, self._on_maps)
         self._dock.listen(self._session.classes_changed, self._on_classes)
         self._dock.listen(self._session.current_slide_changed, self.show_slide)
