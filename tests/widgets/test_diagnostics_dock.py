@@ -5,10 +5,11 @@ import pytest
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QToolButton
 
-from napari_slidecorr._napari import layers
+from napari_slidecorr._napari import dock_diagnostics, layers
 from napari_slidecorr._napari.dock_diagnostics import DiagnosticsDock
 from napari_slidecorr.config import CrossEntropyConfig, PatchConfig, TrainConfig
 from napari_slidecorr.diagnostics.diagnosis import Diagnosis
+from napari_slidecorr.errors import ModelError
 from napari_slidecorr.events import JobStatus, drain
 
 CONFIG = TrainConfig(
@@ -130,8 +131,6 @@ def hover(widget, place):
 
 
 def test_two_runs_stand_side_by_side_and_a_report_is_written(qtbot, dock, project, monkeypatch):
-    from napari_slidecorr._napari import dock_diagnostics
-
     opened = []
     monkeypatch.setattr(dock_diagnostics.QDesktopServices, "openUrl", opened.append)
     import dataclasses
@@ -163,3 +162,19 @@ def test_cancel_leaves_no_diagnosis(qtbot, dock):
     qtbot.waitUntil(lambda: bool(ends), timeout=60_000)
     assert ends[0].status is JobStatus.CANCELLED
     assert not (dock.chosen()[0] / "diagnosis.json").exists()
+
+
+def test_why_a_diagnosis_failed_stays_readable_until_another_model_is_chosen(qtbot, dock, monkeypatch):
+    def diagnose(*_arguments):
+        raise ModelError("The features are not numbers.")
+
+    monkeypatch.setattr(dock_diagnostics, "diagnose_run", diagnose)
+    ends = []
+    dock.session.job_ended.connect(ends.append)
+    qtbot.mouseClick(dock.diagnose_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: bool(ends), timeout=60_000)
+    qtbot.waitUntil(lambda: not dock.errands.running, timeout=20_000)
+    assert dock.message.text() == "Diagnosis failed: The features are not numbers."
+    dock.runs.clearSelection()
+    dock.runs.setCurrentRow(0)
+    qtbot.waitUntil(lambda: "press Diagnose" in dock.message.text(), timeout=20_000)

@@ -46,3 +46,13 @@ def test_a_map_is_painted_only_where_it_looks_otherwise_but_news_are_told(live_m
     assert live_map.refresh()
     assert not live_map.refresh()
     assert painted[-1][:2, :2].tolist() == [[1, 2], [2, 2]]
+
+
+def test_the_users_opacity_stays_and_comes_back_after_a_wait(live_map):
+    live_map.layer.opacity = 0.8
+    live_map.wait(waiting=False)
+    assert live_map.layer.opacity == 0.8
+    live_map.wait(waiting=True)
+    assert (live_map.layer.opacity, live_map.layer.name) == (0.2, "a live (waits)")
+    live_map.wait(waiting=False)
+    assert (live_map.layer.opacity, live_map.layer.name) == (0.8, "a live")

@@ -1,5 +1,7 @@
 import json
+import threading
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,16 +11,18 @@ from qtpy.QtWidgets import QFileDialog, QMessageBox
 from scipy import ndimage
 
 from napari_slidecorr import io
+from napari_slidecorr._napari import map_export
 from napari_slidecorr._napari.dock_prediction import PredictionDock
-from napari_slidecorr._napari.layers import add_slide, find_layer
+from napari_slidecorr._napari.layers import UNCLASSED, add_slide, find_layer
 from napari_slidecorr._napari.map_export import with_suffix
-from napari_slidecorr._napari.map_layers import UNSURE
+from napari_slidecorr._napari.map_layers import UNSURE, UNSURE_COLOR
 from napari_slidecorr._napari.map_panel import ShownMap
 from napari_slidecorr._napari.torch_door import load_torch
 from napari_slidecorr.config import CrossEntropyConfig, PatchConfig, TrainConfig
-from napari_slidecorr.events import BlockDone, CellsDone, JobStatus, MapBegun, drain
+from napari_slidecorr.events import BlockDone, CellsDone, Event, JobStatus, MapBegun, drain
 from napari_slidecorr.map_comparison import MapComparison
-from napari_slidecorr.project import settings_of
+from napari_slidecorr.project import Project, settings_of
+from napari_slidecorr.qupath_folder import FolderWritten
 
 
 @pytest.fixture(scope="session")
@@ -219,6 +223,38 @@ def test_a_click_on_wrong_tissue_makes_a_region_of_the_right_class(qtbot, dock, 
     assert len(project.regions(slide_id)) == len(before)
 
 
+@pytest.mark.parametrize("tool", ["select", "add_polygon", "brush"])
+def test_a_tool_of_the_regions_ends_the_correction_by_clicks(qtbot, shown, ends, tool):
+    predict(qtbot, shown, ends)
+    slide_id, project = shown.session.current_slide, shown.session.project
+    before, correction = project.regions(slide_id), shown.panel.correction
+    correction.desk.open_regions(project.slide(slide_id))
+    click(qtbot, correction.button)
+    correction.desk.tools.take(tool)
+    Hand(shown.viewer, qtbot).click((320, 320))
+    correction.desk.tools.escape()
+    correction.desk.tools.take("pan_zoom")
+    correction.desk.flush()
+    assert not correction.button.isChecked()
+    made = {region.uid for region in project.regions(slide_id)} - {region.uid for region in before}
+    assert len(made) == (tool == "brush"), "the dab of the brush alone"
+
+
+def test_a_lasso_is_put_down_when_the_next_slide_comes(qtbot, shown, ends):
+    _, slides = shown.viewer.window.add_plugin_dock_widget("napari-slidecorr", "Slides")
+    first, second = (slide.id for slide in shown.session.project.cohort[:2])
+    desk = shown.panel.correction.desk
+    slides.show_slide(first)
+    qtbot.waitUntil(lambda: desk.editor is not None, timeout=20_000)
+    predict(qtbot, shown, ends)
+    click(qtbot, shown.panel.correction.lasso_button)
+    assert desk.editor.layer.mode == "add_polygon_lasso"
+    desk.step(1)
+    qtbot.waitUntil(lambda: shown.session.current_slide == second and desk.editor is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: desk.editor.layer.mode == "pan_zoom", timeout=20_000)
+    assert not shown.panel.correction.lasso_button.isChecked()
+
+
 def test_a_click_beside_the_map_says_so(qtbot, dock, ends):
     prediction = predict(qtbot, dock, ends).result
     row, column = np.argwhere(~prediction.predicted)[0]
@@ -317,6 +353,33 @@ def test_a_folder_for_qupath_holds_every_slide(qtbot, dock, ends, tmp_path, monk
     assert (tmp_path / "out" / "classes" / f"{slide}.geojson").exists()
     assert len(list((tmp_path / "out" / "regions").iterdir())) == 4
     assert (tmp_path / "out" / "import_into_qupath.groovy").exists()
+
+
+def test_the_folder_for_qupath_is_a_job_that_can_be_cancelled_in_a_read_only_project_too(
+    qtbot, dock, ends, tmp_path, monkeypatch
+):
+    predict(qtbot, dock, ends)
+    exporting, went = dock.panel.exporting, threading.Event()
+    monkeypatch.setattr(map_export, "export_qupath", partial(_slow_export, went))
+    monkeypatch.setattr(Project, "read_only", "somebody else has it")
+    assert exporting.job.isHidden()
+    assert exporting.export_all(tmp_path / "out")
+    qtbot.waitUntil(lambda: "1 / 4" in exporting.job.phase.text(), timeout=20_000)
+    assert not exporting.job.isHidden()
+    assert not dock.predict_button.isEnabled()
+    assert "Not now: Export for QuPath still runs." in dock.predict_button.toolTip()
+    exporting.job.cancel.click()
+    went.set()
+    qtbot.waitUntil(lambda: bool(ends), timeout=20_000)
+    assert ends.pop().status is JobStatus.CANCELLED
+    assert exporting.job.isHidden()
+    assert dock.predict_button.toolTip() == "Make the map of the chosen slides."
+
+
+def _slow_export(went, *_args, **_options):
+    yield Event(phase="Writing", done=1, total=4)
+    went.wait(20)
+    yield FolderWritten(phase="Written", result=())
 
 
 def test_an_export_that_fails_says_why(qtbot, dock, ends, tmp_path):
@@ -471,6 +534,34 @@ def test_two_maps_are_compared_by_swipe_and_difference(qtbot, shown, ends):
     np.testing.assert_array_equal(classes.data, first.class_map())
 
 
+def test_a_comparison_is_of_the_class_maps_and_the_dock_says_so(qtbot, shown, ends):
+    slide_id = shown.session.current_slide
+    two_maps(qtbot, shown, ends)
+    panel = shown.panel
+    panel.view_choice.setCurrentIndex(1)
+    assert not panel.threshold.isEnabled()
+    panel.comparison.other.setCurrentIndex(1)
+    qtbot.waitUntil(lambda: find_layer(shown.viewer, "compared", slide_id) is not None, timeout=20_000)
+    assert panel.view_choice.currentText() == "Most probable class"
+    assert panel.threshold.isEnabled()
+    assert panel.view.prediction.classes[0] in panel.legend.text()
+    panel.comparison.other.setCurrentIndex(0)
+    assert panel.view.class_map.visible
+    assert not panel.view.probability.visible
+
+
+def test_maps_that_cannot_be_compared_leave_the_picture_as_it_is(qtbot, shown, ends):
+    slide_id = shown.session.current_slide
+    other, _ = two_maps(qtbot, shown, ends)
+    panel = shown.panel
+    panel.view_choice.setCurrentIndex(1)
+    panel.comparison.other.setCurrentIndex(1)
+    panel.comparison._on_read(panel.comparison.other.currentData(), replace(other, slide_id="another"))
+    assert "cannot be compared" in shown.message.text()
+    classes, probability = (find_layer(shown.viewer, kind, slide_id) for kind in ("class_map", "probability"))
+    assert (classes.visible, probability.visible) == (False, True)
+
+
 def test_a_map_is_chosen_from_the_shelf_and_deleted_with_care(qtbot, dock, ends, monkeypatch):
     project, slide_id = dock.session.project, dock.session.current_slide
     other, _ = two_maps(qtbot, dock, ends)
@@ -503,6 +594,41 @@ def test_opacity_and_colours_reach_the_layer_and_the_legend(qtbot, dock, ends):
     np.testing.assert_allclose(classes.colormap.color_dict[2], (10 / 255, 20 / 255, 30 / 255, 0.25), atol=1e-6)
     swatch = dock.panel.legend._facts[name][0].pixmap().toImage().pixelColor(3, 3)
     assert (swatch.red(), swatch.green(), swatch.blue()) == (10, 20, 30)
+
+
+def test_the_next_map_is_as_opaque_as_the_legend_says(qtbot, dock, ends, tmp_path):
+    prediction = predict(qtbot, dock, ends).result
+    first, second = prediction.classes[:2]
+    dock.panel.legend.alphas[first].setValue(0)
+    show(dock, dock.session.project.cohort[1].id)
+    fewer = replace(prediction, slide_id=dock.session.current_slide, classes=("other", *prediction.classes[:-1]))
+    dock.panel.show_map(ShownMap(fewer, tmp_path / "other.ome.zarr", complete=True))
+    table = find_layer(dock.viewer, "class_map", dock.session.current_slide).colormap.color_dict
+    assert [table[number][3] for number in (1, 2, 3)] == [1, 0, 1]
+    assert [dock.panel.legend.alphas[name].value() for name in ("other", first, second)] == [100, 0, 100]
+
+
+def test_a_class_that_was_renamed_since_has_a_colour_of_its_own(qtbot, dock, ends):
+    prediction = predict(qtbot, dock, ends).result
+    project, old = dock.session.project, prediction.classes[1]
+    project.set_classes(
+        tuple("new name" if name == old else name for name in project.classes), {"new name": project.colors[old]}
+    )
+    dock.panel.correction.desk.refresh_classes()
+    table = find_layer(dock.viewer, "class_map", dock.session.current_slide).colormap.color_dict
+    color = tuple(round(255 * part) for part in table[2][:3])
+    assert color not in {*project.colors.values(), UNCLASSED, UNSURE_COLOR}
+    swatch = dock.panel.legend._facts[old][0].pixmap().toImage().pixelColor(3, 3)
+    assert (swatch.red(), swatch.green(), swatch.blue()) == color
+
+
+def test_opened_late_the_dock_shows_the_map_of_the_slide_in_view(qtbot, dock, ends):
+    predict(qtbot, dock, ends)
+    late = PredictionDock(dock.viewer)
+    qtbot.addWidget(late)
+    qtbot.waitUntil(lambda: late.panel.view is not None and late.panel.shelf.current is not None, timeout=20_000)
+    assert not late.panel.map_box.isHidden()
+    assert late.panel.exporting.button.isEnabled()
 
 
 def test_the_highest_patches_give_a_second_score(qtbot, dock, ends):

@@ -296,6 +296,7 @@ def test_a_dock_that_is_closed_leaves_its_training_to_the_next_one(qtbot, dock, 
     assert session.busy
     again = TrainingDock(viewer)
     qtbot.addWidget(again)
+    assert not again.progress.isHidden()
     qtbot.waitUntil(lambda: bool(again.progress.curve.epochs), timeout=60_000)
     click(qtbot, again.job.cancel)
     qtbot.waitUntil(lambda: bool(ends), timeout=15_000)

@@ -101,7 +101,7 @@ class DiagnosticsDock(Dock):
         return self.verdict_box, self.slides_box, self.measures_box, self.map_box, self.likeness_box
 
     def _connect(self) -> None:
-        self.runs.itemSelectionChanged.connect(self.show_chosen)
+        self.runs.itemSelectionChanged.connect(self._on_choice)
         self.by.currentIndexChanged.connect(self._on_by)
         self.table.asked.connect(self.go_to_worst)
         self.map.clicked.connect(lambda index: self.go_to(self.map.patches[index]))
@@ -220,8 +220,12 @@ class DiagnosticsDock(Dock):
             self.message.tell("")  # the dock offers the way to one
         elif not self.runs.count():
             self.message.tell("There is no trained model yet; train one in the Training dock.")
-        elif not self.job.is_running:
+        elif not self.job.is_running and not self.message.property("error"):  # which says why it was not
             self.message.tell("This model was not diagnosed yet: press Diagnose.")
+
+    def _on_choice(self) -> None:
+        self.message.tell("")
+        self.show_chosen()
 
     def _on_by(self, index: int) -> None:
         self.map.colour_by(BY[index])

@@ -63,6 +63,7 @@ class PredictionDock(Dock):
         self._timer.timeout.connect(self.panel.refresh)
         self._connect()
         self._on_project()
+        self.panel.show_slide(self.session.current_slide or "")
 
     def _connect(self) -> None:
         self.listen(self.session.message, self.message.tell)

@@ -10,7 +10,7 @@ from napari_slidecorr._napari.dock import Dock
 from napari_slidecorr._napari.errands import Errands
 from napari_slidecorr._napari.fold import Fold
 from napari_slidecorr._napari.graphics_card import has_gpu
-from napari_slidecorr._napari.job_bar import JobBar
+from napari_slidecorr._napari.job_bar import JobBar, say_not_now
 from napari_slidecorr._napari.objective_choice import ObjectiveChoice
 from napari_slidecorr._napari.parts import box, button, timer
 from napari_slidecorr._napari.patch_counts import PatchCounts
@@ -97,6 +97,9 @@ class TrainingDock(Dock):
         self._connect()
         self._show_way()
         self._on_project()
+        if self.job.is_running:
+            self.progress.begin()
+            self.progress.show_paused(paused=self.session.paused)
 
     def _lay_out(self) -> None:
         self.body.addWidget(box("Settings", self.form))
@@ -324,6 +327,7 @@ class TrainingDock(Dock):
         self.job.update_buttons()
         idle = self.session.project is not None and not self.session.busy
         self.objectives.start_button.setEnabled(idle)
+        say_not_now(self.objectives.start_button, self.job.waits_for)
         self.pause_button.setEnabled(self.job.is_running)
         self.pause_button.setText("Go on" if self.session.paused else "Pause")
         if self.shelf.newest_stopped is None:

@@ -8,6 +8,14 @@ from napari_slidecorr._napari.parts import button, row
 from napari_slidecorr.events import Event
 from napari_slidecorr.session import Session
 
+NOT_NOW = "\nNot now: "
+
+
+def say_not_now(starter: QPushButton, job_title: str) -> None:
+    """Say in a button's tool tip which job it waits for; an empty title takes that out again."""
+    own = starter.toolTip().partition(NOT_NOW)[0]
+    starter.setToolTip(f"{own}{NOT_NOW}{job_title} still runs." if job_title else own)
+
 
 class JobBar(QWidget):
     """Start buttons, *Cancel*, a bar and a line that says what is being done.
@@ -15,7 +23,7 @@ class JobBar(QWidget):
     Parameters
     ----------
     title : str
-        Of the jobs that this bar is for; others only disable the start buttons.
+        Of the jobs that this bar is for; others only disable the start buttons, whose tool tips say so.
     starters : QPushButton
         Enabled when a project is open and no job runs.
 
@@ -48,6 +56,11 @@ class JobBar(QWidget):
         """Whether the running job is one of this bar's."""
         return self._session.job_title == self._title
 
+    @property
+    def waits_for(self) -> str:
+        """Title of a running job that is another dock's; empty without one."""
+        return "" if self.is_running else self._session.job_title
+
     def begin(self) -> None:
         """Show that a job of this bar has started, before its first event."""
         self.bar.setRange(0, 0)
@@ -75,6 +88,7 @@ class JobBar(QWidget):
         idle = self._session.project is not None and not self._session.busy
         for starter in self.starters:
             starter.setEnabled(idle)
+            say_not_now(starter, self.waits_for)
         self.cancel.setText("Cancel")
         self.cancel.setEnabled(self.is_running)
 

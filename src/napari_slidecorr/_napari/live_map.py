@@ -42,6 +42,7 @@ class LiveMap:
         self.version, self.whole = -1, False
         self._colors = dict(colors)
         self._news = self._changed = False
+        self._opacity: float | None = None
         self.layer = self._shown_layer()
 
     @property
@@ -78,11 +79,15 @@ class LiveMap:
             self.layer.colormap = class_colormap(self.prediction, colors)
 
     def wait(self, *, waiting: bool) -> None:
-        """Show that the map is not of the regions as they are now, or that it is again."""
-        opacity = WAITING_OPACITY if waiting else OPACITY
-        if self.layer.opacity != opacity:
-            self.layer.opacity = opacity
-            self.layer.name = f"{self.prediction.slide_id} live{' (waits)' * waiting}"
+        """Show that the map is not of the regions as they are now, or that it is again, as opaque as it was before."""
+        if waiting == (self._opacity is not None):
+            return
+        if self._opacity is None:
+            self._opacity = self.layer.opacity
+            self.layer.opacity = min(WAITING_OPACITY, self._opacity)
+        else:
+            self.layer.opacity, self._opacity = self._opacity, None
+        self.layer.name = f"{self.prediction.slide_id} live{' (waits)' * waiting}"
 
     def told_at(self, world: tuple[float, float]) -> str:
         """Say the probabilities at a place in the viewer's coordinates, whose pixel centres lie on integers."""

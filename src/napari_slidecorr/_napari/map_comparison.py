@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QSizePolicy, QSlider, QWidget
 
 from napari_slidecorr._napari.dock import narrow, refill
 from napari_slidecorr._napari.errands import Errands
 from napari_slidecorr._napari.layers import Colors, Kind, find_layer
-from napari_slidecorr._napari.map_layers import MapView, class_layer, map_frame, show_columns
+from napari_slidecorr._napari.map_layers import MapView, class_layer, map_colors, map_frame, show_columns
 from napari_slidecorr.geometry import Box
 from napari_slidecorr.io import map_zarr
 from napari_slidecorr.map_comparison import MapComparison
@@ -49,7 +49,14 @@ class MapComparisonBox(QWidget):
         Calls an action and shows its error; False when there was one.
     failed
         Shows an error.
+
+    Attributes
+    ----------
+    begun
+        Signal: two maps are compared now, by the class map of the one in view.
     """
+
+    begun = Signal()
 
     def __init__(
         self,
@@ -104,8 +111,8 @@ class MapComparisonBox(QWidget):
 
     def end(self) -> None:
         """Show the one map alone again."""
-        self._comparison = None
-        if self._view is not None and self._view.is_in_viewer:
+        compared, self._comparison = self._comparison is not None, None
+        if compared and self._view is not None and self._view.is_in_viewer:
             self._view.clip(slice(None))
             self._view.class_map.visible = True
             for kind in KINDS:
@@ -141,6 +148,7 @@ class MapComparisonBox(QWidget):
         classes = [(f"Difference of {name}", name) for name in comparison.classes]
         refill(self.how, [("Both, with a swipe", SWIPE), ("Where the classes differ", DISAGREEMENT), *classes])
         self._on_how()
+        self.begun.emit()
 
     def _on_how(self) -> None:
         if self._view is None or self._comparison is None:
@@ -165,7 +173,7 @@ class MapComparisonBox(QWidget):
     def _show_compared(self, view: MapView, comparison: MapComparison) -> None:
         """Lay the class map of the second map into the viewer."""
         second = comparison.second
-        self._whole, arguments = class_layer(second, self._colors, view.threshold)
+        self._whole, arguments = class_layer(second, map_colors(second.classes, self._colors), view.threshold)
         arguments |= map_frame(second, "compared") | {"name": f"{second.slide_id} classes, other map"}
         layer = self._put(view, "compared", "Labels", self._whole.copy(), arguments)
         layer.editable = False

@@ -9,8 +9,8 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QPushButton, QWidget
 
 from napari_slidecorr._napari.desk import desk_of
 from napari_slidecorr._napari.dock import narrow, refill
-from napari_slidecorr._napari.layers import find_layer
-from napari_slidecorr._napari.parts import button, row
+from napari_slidecorr._napari.layers import identity
+from napari_slidecorr._napari.parts import button, row, timer
 from napari_slidecorr.errors import MapError
 from napari_slidecorr.io.map_geojson import area_at
 from napari_slidecorr.regions import Region, RegionSet
@@ -74,6 +74,7 @@ class MapCorrection(QWidget):
         layout.addRow(row(self.button, self.lasso_button))
         layout.addRow(self.train_button)
         self.class_choice.currentIndexChanged.connect(self._on_class)
+        self._at_last = timer(0, self._end_lasso, self)
         callbacks = self.desk.viewer.mouse_drag_callbacks
         callbacks.append(self._on_mouse)
         self.destroyed.connect(lambda: self._on_mouse in callbacks and callbacks.remove(self._on_mouse))
@@ -84,7 +85,9 @@ class MapCorrection(QWidget):
         refill(self.class_choice, [(name, name) for name in (project.classes if project else ())])
 
     def rest(self) -> None:
-        """Let the mouse move the picture again."""
+        """Let the mouse move the picture again, also on the slide that is just being shown: it is given the tool later."""
+        if self.lasso_button.isChecked():
+            self._at_last.start()
         for toggle in (self.button, self.lasso_button):
             toggle.setChecked(False)
 
@@ -141,10 +144,9 @@ class MapCorrection(QWidget):
         self._tell(f"Draw around tissue that is {name}. Press Lasso again when you are done.")
 
     def _end_lasso(self) -> None:
-        view = self._view()
-        layer = None if view is None else find_layer(self.desk.viewer, "regions", view.prediction.slide_id)
-        if layer is not None and layer.mode == LASSO_MODE:
-            layer.mode = REST_MODE
+        editor = self.desk.editor
+        if editor is not None and editor.layer.mode == LASSO_MODE:
+            editor.layer.mode = REST_MODE
 
     def _on_class(self) -> None:
         name = self.class_choice.currentData()
@@ -155,6 +157,9 @@ class MapCorrection(QWidget):
         """A click, not a drag, while the button is down."""
         if not self.button.isChecked():
             return
+        if self._draws():
+            self.button.setChecked(False)
+            return
         y, x = event.position[-2:]
         dragged = False
         yield
@@ -163,6 +168,12 @@ class MapCorrection(QWidget):
             yield
         if not dragged:
             self.correct((float(y), float(x)))
+
+    def _draws(self) -> bool:
+        """Whether the hand has taken a tool of the regions since."""
+        active = self.desk.viewer.layers.selection.active
+        on_regions = active is not None and identity(active).get("kind") == "regions"
+        return on_regions and self.desk.tools.tool != REST_MODE
 
 
 def _toggle(text: str, tip: str, toggled: Callable[[], None]) -> QPushButton:

@@ -6,7 +6,7 @@ predicted while the model is unsure: no class reaches the threshold, or not exac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +18,7 @@ from napari_slidecorr._napari.layers import KEY, UNCLASSED, Colors, Kind, find_l
 from napari_slidecorr.decision import Threshold
 from napari_slidecorr.events import CellsDone
 from napari_slidecorr.prediction_map import PredictionMap
+from napari_slidecorr.project_file import with_colors
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -47,14 +48,22 @@ def map_frame(prediction: PredictionMap, kind: Kind) -> dict[str, Any]:
     }
 
 
+def map_colors(classes: Sequence[str], known: Colors) -> Colors:
+    """Give the project's colours, and a free one for each class that only the map has: it was renamed or merged since."""
+    return with_colors((*known, *(name for name in classes if name not in known)), known)
+
+
 def class_layer(
-    prediction: PredictionMap, colors: Colors, threshold: Threshold = None
+    prediction: PredictionMap,
+    colors: Colors,
+    threshold: Threshold = None,
+    alphas: Mapping[str, float] | None = None,
 ) -> tuple[NDArray[np.uint8], Any]:
     """Give the class map, shape (rows, columns), 0 where there is none, and the arguments of ``viewer.add_labels``."""
     return shown_classes(prediction, threshold), {
         **map_frame(prediction, "class_map"),
         "name": f"{prediction.slide_id} classes",
-        "colormap": class_colormap(prediction, colors),
+        "colormap": class_colormap(prediction, colors, alphas),
         "opacity": OPACITY,
     }
 
@@ -109,17 +118,25 @@ class MapView:
     prediction : PredictionMap
         What there is so far; copied.
     colors : mapping of class name to (r, g, b), 0 to 255
+    alphas : mapping of class name, or `UNSURE_NAME`, to opacity, 0 to 1; optional
+        1 for those that are not named.
     """
 
-    def __init__(self, viewer: ViewerModel, prediction: PredictionMap, colors: Colors) -> None:
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        prediction: PredictionMap,
+        colors: Colors,
+        alphas: Mapping[str, float] | None = None,
+    ) -> None:
         self.prediction = _copied(prediction)
         self._viewer, self._colors = viewer, colors
         self._threshold: Threshold = None
-        self._alphas: dict[str, float] = {}
+        self._alphas = dict(alphas or {})
         self._numbers: Numbers = partial(_probability_of, prediction.classes[0])
         self._columns = slice(None)
         self._changed = False
-        self._whole, arguments = class_layer(self.prediction, colors)
+        self._whole, arguments = class_layer(self.prediction, colors, alphas=self._alphas)
         self._classes = self._show("class_map", self._whole.copy(), arguments)
         self._probability = self._show("probability", *probability_layer(self.prediction, prediction.classes[0]))
         self._classes.editable = False

@@ -96,6 +96,11 @@ class MapLegend(QWidget):
         self._table.hide()
         self._ramp_row.show()
 
+    @property
+    def opacities(self) -> dict[str, float]:
+        """What the sliders say, 0 to 1, by class name; they stay where they are when another map has the class too."""
+        return {name: slider.value() / FULL for name, slider in self.alphas.items()}
+
     def text(self) -> str:
         """Give what it says, a line for each class that is shown."""
         if self._table.isHidden():
@@ -113,12 +118,12 @@ class MapLegend(QWidget):
             return
         while (item := self._grid.takeAt(0)) is not None:
             item.widget().deleteLater()
-        self._names, self._facts, self.alphas = tuple(names), {}, {}
+        before, self._names, self._facts, self.alphas = self.opacities, tuple(names), {}, {}
         for line, name in enumerate(names):
             label, (swatch, share, area) = QLabel(name), (QLabel() for _ in range(3))
             slider = self.alphas[name] = QSlider(Qt.Orientation.Horizontal)
             slider.setRange(0, FULL)
-            slider.setValue(FULL)
+            slider.setValue(round(before.get(name, 1.0) * FULL))
             slider.setFixedWidth(60)
             slider.setToolTip(f"How opaque {name} is; 0 leaves the slide bare.")
             slider.valueChanged.connect(partial(self._on_alpha, name))

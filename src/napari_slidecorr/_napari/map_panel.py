@@ -15,10 +15,11 @@ from superqt import QLabeledDoubleSlider
 from napari_slidecorr._napari.dock import Dock, narrow, refill
 from napari_slidecorr._napari.errands import Errands
 from napari_slidecorr._napari.gaze import Gaze
+from napari_slidecorr._napari.layers import Colors
 from napari_slidecorr._napari.map_comparison import MapComparisonBox
 from napari_slidecorr._napari.map_correction import MapCorrection
 from napari_slidecorr._napari.map_export import MapExport
-from napari_slidecorr._napari.map_layers import MAX_SPREAD, MapView
+from napari_slidecorr._napari.map_layers import MAX_SPREAD, MapView, map_colors
 from napari_slidecorr._napari.map_legend import MapLegend, told_score
 from napari_slidecorr._napari.map_shelf import MapShelf
 from napari_slidecorr._napari.open_dock import open_dock
@@ -87,7 +88,7 @@ class MapPanel(QWidget):
         self.correct_box = box("Correct", self.correction)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        for part in (self.map_box, self.compare_box, self.correct_box):
+        for part in (self.map_box, self.exporting.job, self.compare_box, self.correct_box):
             layout.addWidget(part)
         self._connect()
 
@@ -126,9 +127,11 @@ class MapPanel(QWidget):
         self.top_k.valueChanged.connect(self._tell_score)
         self.legend.alpha_changed.connect(self._on_alpha)
         self.shelf.chosen.connect(self._on_chosen)
+        self.comparison.begun.connect(self._on_compared)
         cursor = getattr(self._viewer, "__wrapped__", self._viewer).cursor
         cursor.events.position.connect(self._on_cursor)
         self.destroyed.connect(lambda: cursor.events.position.disconnect(self._on_cursor))
+        self.exporting.follow(self._dock)
         self._dock.listen(self._session.maps_changed, self._on_maps)
         self._dock.listen(self._session.classes_changed, self._on_classes)
         self._dock.listen(self._session.current_slide_changed, self.show_slide)
@@ -281,7 +284,7 @@ class MapPanel(QWidget):
             view.replace(prediction)
         else:
             self.comparison.end()
-            self._view = MapView(self._viewer, prediction, self._session.require_project().colors)
+            self._view = MapView(self._viewer, prediction, self._colors, self.legend.opacities)
             probabilities = [(f"Probability of {name}", name) for name in prediction.classes]
             entries = [("Most probable class", None), *probabilities, ("Uncertainty (entropy)", ENTROPY)]
             if prediction.spread is not None:
@@ -315,8 +318,15 @@ class MapPanel(QWidget):
         what = (project, shown.path, shown.prediction.slide_id) if project is not None and shown and whole else None
         self.exporting.offer(what, self.needed)
         others = [one for one in self.shelf.stored if shown is not None and one.path != shown.path]
-        self.comparison.offer(self._view, project.colors if project is not None else {}, others)
+        self.comparison.offer(self._view, self._colors, others)
         self.compare_box.setVisible(self._view is not None and bool(others))
+
+    @property
+    def _colors(self) -> Colors:
+        """Of all classes of the project, and of those that only the map in view has."""
+        project, shown = self._session.project, self._shown
+        known = project.colors if project is not None else {}
+        return map_colors(shown.prediction.classes if shown is not None else (), known)
 
     def _on_view_choice(self) -> None:
         chosen = self.view_choice.currentData()
@@ -344,6 +354,14 @@ class MapPanel(QWidget):
         self.own_bounds.setEnabled(bool(bounds) and shows_classes)
         self.threshold.setEnabled(shows_classes and not (bounds and self.own_bounds.isChecked()))
 
+    def _on_compared(self) -> None:
+        """Two maps are compared by their class maps, so that is what *Show* and the legend say."""
+        self.view_choice.blockSignals(True)
+        self.view_choice.setCurrentIndex(0)
+        self.view_choice.blockSignals(False)
+        self._tell_legend()
+        self._offer_bounds()
+
     def _on_threshold(self) -> None:
         self._offer_bounds()
         if self._view is not None:
@@ -359,7 +377,7 @@ class MapPanel(QWidget):
         """Colours or names have changed."""
         self.correction.fill()
         if self._view is not None:
-            self._view.set_colors(self._session.require_project().colors)
+            self._view.set_colors(self._colors)
             self._tell_legend()
 
     def _on_cursor(self, _event: Any = None) -> None:
@@ -373,9 +391,8 @@ class MapPanel(QWidget):
             return
         chosen = self.view_choice.currentData()
         if chosen is None:
-            colors, threshold = self._session.require_project().colors, self.needed()
             prediction, areas = self._shown.prediction, self._shown.complete
-            self.legend.show_classes(prediction, colors, threshold, with_areas=areas)
+            self.legend.show_classes(prediction, self._colors, self.needed(), with_areas=areas)
             return
         high = {ENTROPY: "1: all classes alike", SPREAD: f"{MAX_SPREAD:g}"}.get(chosen, "1")
         self.legend.show_ramp(self._view.probability.colormap, "0", high)

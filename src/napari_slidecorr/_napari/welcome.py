@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QStandardPaths, Qt, Signal
 from qtpy.QtWidgets import QFileDialog, QLabel, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
-from napari_slidecorr._napari.job_bar import JobBar
+from napari_slidecorr._napari.job_bar import JobBar, say_not_now
 from napari_slidecorr._napari.parts import box, button, row
 from napari_slidecorr.io import PICTURE_SUFFIXES, SLIDE_SUFFIXES
 from napari_slidecorr.project_file import FILE
@@ -188,6 +188,7 @@ class Welcome(QWidget):
     def _enable(self, *, on: bool) -> None:
         for each in (self.sample_button, self.elsewhere_button, self.slides_button, self.open_button):
             each.setEnabled(on)
+            say_not_now(each, self.job.waits_for)
         for each in self.recent:
             each.setEnabled(on and bool(each.property("there")))
 
