@@ -19,6 +19,7 @@ from napari_slidecorr._napari.dock_slides import SlidesDock
 from napari_slidecorr._napari.owner_banner import OwnerBanner
 from napari_slidecorr._napari.region_saver import RegionSaver
 from napari_slidecorr._napari.restore_dialog import RestoreDialog
+from napari_slidecorr._napari.slide_table import REGIONS
 from napari_slidecorr.errors import ProjectError
 from napari_slidecorr.io.owner_file import Owner
 from napari_slidecorr.project import Project
@@ -236,6 +237,18 @@ def test_regions_that_cannot_be_read_are_restored(open_docks, folder, qtbot):
     assert dock.desk.editor.regions.regions == squares(2).regions
     assert layers.find_layer(dock.viewer, "regions", "one") is not None
     assert len(on_disk(folder)) == 2
+
+
+def test_a_slide_no_longer_in_view_is_restored_without_its_layer(open_docks, folder, qtbot):
+    dock = open_docks(folder)
+    dialog = dialog_of(dock, qtbot)
+    dock.slides.show_slide("two")
+    qtbot.waitUntil(lambda: dock.session.current_slide == "two", timeout=WAIT_MS)
+    dock.session.project.save_regions("one", RegionSet())
+    dialog.restore_button.click()
+    assert len(on_disk(folder)) == 2
+    assert layers.find_layer(dock.viewer, "regions", "one") is None
+    assert dock.slides.table.text("one", REGIONS) == "2"
 
 
 # -- two windows -------------------------------------------------------------------------------------------------------

@@ -377,6 +377,18 @@ def test_import_adds_and_says_what_it_left_out(dock, tmp_path, qtbot):
     assert len(layer_of(dock).data) == 1
 
 
+def test_regions_planned_for_a_slide_are_not_imported_into_the_next(dock, tmp_path, qtbot):
+    path = tmp_path / "for_one.geojson"
+    write_regions(path, RegionSet((square(0, 0, 100),)))
+    assert dock.preview_import(path)
+    qtbot.waitUntil(lambda: dock.preview is not None, timeout=60_000)
+    show(dock, qtbot, "two")  # it was asked for before, and comes behind the preview
+    dock.preview.import_button.click()
+    assert "Another slide came into view" in dock.message.text()
+    assert [len(saved(dock, slide_id)) for slide_id in ("one", "two")] == [0, 0]
+    assert len(dock.desk.editor.regions) == 0
+
+
 @pytest.mark.parametrize("text", ["", "{}", "not json", '{"type": "FeatureCollection", "features": 3}'])
 def test_a_bad_file_of_regions_is_told_and_nothing_changes(dock, tmp_path, text):
     (path := tmp_path / "bad.geojson").write_text(text)
