@@ -138,16 +138,35 @@ def test_resolution_is_asked_for_and_never_invented(dock, tmp_path, slide_withou
     wait_shown(qtbot, dock, "unknown")
     qtbot.waitUntil(lambda: dock.table.text("unknown", MPP) == NO_MPP, timeout=60_000)
     np.testing.assert_allclose(layers.find_layer(dock.viewer, "slide", "unknown").scale, (1, 1))
-    monkeypatch.setattr(QInputDialog, "getText", lambda *_: ("a quarter", True))
+    monkeypatch.setattr(QInputDialog, "getText", lambda *_, **__: ("a quarter", True))
     dock.mpp_button.click()
     assert "a quarter" in dock.message.text()
-    monkeypatch.setattr(QInputDialog, "getText", lambda *_: ("0.25", True))
+    monkeypatch.setattr(QInputDialog, "getText", lambda *_, **__: ("0.25", True))
     dock.mpp_button.click()
     qtbot.waitUntil(lambda: dock.table.text("unknown", MPP) == "0.25 (user)", timeout=60_000)
     wait_shown(qtbot, dock, "unknown")
     for layer in dock.viewer.layers:
         np.testing.assert_allclose(layer.scale, (0.25, 0.25))
     assert Project.open(tmp_path / "project").slide("unknown").mpp == (0.25, 0.25)
+
+
+def test_a_size_that_is_looked_at_and_left_stays_with_its_maps(opened, qtbot, monkeypatch):
+    asked = []
+
+    def leave(_dock, _title, label, text):
+        asked.append((label, text))
+        return text, True
+
+    monkeypatch.setattr(QInputDialog, "getText", leave)
+    opened.mpp_button.click()
+    assert opened.set_mpp("one", 0.25)
+    wait_shown(qtbot, opened, "one")
+    (folder := opened.session.project.folder / "maps" / "one").mkdir(parents=True)
+    opened.mpp_button.click()
+    assert [text for _, text in asked] == ["", "0.25"]
+    assert "another size are moved" in asked[0][0]
+    assert opened.session.project.slide("one").mpp == (0.25, 0.25)
+    assert folder.exists()
 
 
 def test_group_is_edited_in_the_table(opened, qtbot):

@@ -291,13 +291,16 @@ class SlidesDock(Dock):
             self._ask_mpp(slide_id)
 
     def _ask_mpp(self, slide_id: str) -> None:
+        told = _users_mpp(self.session.require_project(), slide_id)
         text, accepted = QInputDialog.getText(
             self,
             "Micrometres per pixel",
             f"How many micrometres wide is a pixel of {slide_id}?\n"
-            "Typically 0.25 for 40x and 0.5 for 20x; the scanner's software tells it. Empty: what the file says.",
+            "Typically 0.25 for 40x and 0.5 for 20x; the scanner's software tells it. Empty: what the file says.\n"
+            "Maps made with another size are moved to the project's folder 'removed'.",
+            text=told,
         )
-        if not accepted:
+        if not accepted or text.strip() == told:
             return
         try:
             mpp = float(text.replace(",", ".")) if text.strip() else None
@@ -409,6 +412,12 @@ class SlidesDock(Dock):
     def _on_group_edited(self, slide_id: str, group: str) -> None:
         self.attempt(lambda: self.session.require_project().set_group(slide_id, group))
         timer(0, self.session.slides_changed.emit, self).start()  # the table still holds the edited item
+
+
+def _users_mpp(project: Project, slide_id: str) -> str:
+    """Micrometres per pixel that the user gave; empty when it is the file's that count."""
+    y, x = next(slide.mpp for slide in project.cohort if slide.id == slide_id) or ("", "")
+    return str(x) if x == y else f"{y} x {x}"
 
 
 def _add_each(project: Project, wanted: Iterable[Loose]) -> _Added:
