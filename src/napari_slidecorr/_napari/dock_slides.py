@@ -139,7 +139,7 @@ class SlidesDock(Dock):
     def step(self, by: int) -> None:
         """Show the slide that many places further in the table."""
         ids = self.table.ids
-        now = self.stage.wanted or self.session.current_slide
+        now = self.desk.wanted or self.session.current_slide
         if ids:
             at = ids.index(now) + by if now in ids else 0
             self.show_slide(ids[min(max(at, 0), len(ids) - 1)])
@@ -371,10 +371,8 @@ class SlidesDock(Dock):
             self.message.tell(f"{slide_id} has no label or macro image.")
 
     def _set_srgb(self, on: bool) -> None:  # noqa: FBT001 - a Qt slot
-        self.stage.srgb = on
-        if self.session.current_slide is not None:
-            self.desk.flush()
-            self.stage.reopen(self.session.current_slide)
+        self.desk.srgb = on
+        self.stage.recolour()
 
     def _on_project(self) -> None:
         self.stage.clear()
