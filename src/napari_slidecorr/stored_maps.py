@@ -92,8 +92,9 @@ def remove_map(project: Project, stored: StoredMap) -> Path:
     Raises
     ------
     ProjectError
-        If it is not a map of this project, is gone, or cannot be moved.
+        If it is not a map of this project, is gone, or cannot be moved, or the project is read-only here.
     """
+    project.check_writable()
     if stored.path.parent != project.folder / "maps" / stored.slide_id or not stored.path.exists():
         raise ProjectError(f"{stored.path}: there is no such map in the project; list the maps again.")
     folder = project.folder / "removed" / stored.slide_id

@@ -76,6 +76,19 @@ def test_a_removed_map_can_be_put_back(project):
     assert remove_map(project, stored) not in (moved, path)
 
 
+def test_a_project_that_is_read_only_here_keeps_its_maps(project):
+    path = put(project, "m.ome.zarr", "m")
+    (stored,) = stored_maps(project, "s")
+    assert project.claim() == ""
+    other = Project.open(project.folder)
+    told = other.claim()
+    with pytest.raises(ProjectError, match="read-only here") as refused:
+        remove_map(other, stored)
+    assert str(refused.value) == told
+    assert path.exists()
+    project.release()
+
+
 def test_a_slide_that_is_not_there_is_told(project):
     with pytest.raises(ProjectError, match="nowhere"):
         stored_maps(project, "nowhere")

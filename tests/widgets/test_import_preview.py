@@ -13,6 +13,7 @@ from napari_slidecorr._napari.dock_regions import RegionsDock
 from napari_slidecorr._napari.import_preview import LEAVE_OUT, NO_CLASS
 from napari_slidecorr._napari.stage import Stage
 from napari_slidecorr.project import Project
+from napari_slidecorr.region_import import ImportPlan
 from napari_slidecorr.regions import IGNORE, Region, RegionSet
 
 A, B = "tumour", "stroma"
@@ -112,6 +113,26 @@ def test_an_import_is_one_step_and_takes_the_chosen_classes(dock, qtbot, foreign
     assert dock.desk.editor.regions == before
     dock.tool_box.redo_button.click()
     assert len(dock.desk.editor.regions) == 4
+
+
+def test_no_import_before_all_choices_are_planned(dock, qtbot, foreign, monkeypatch):
+    gate, plain = threading.Event(), ImportPlan.with_mapping
+
+    def slow(plan, mapping):
+        if "Tumour" in mapping:
+            assert gate.wait(20)
+        return plain(plan, mapping)
+
+    monkeypatch.setattr(ImportPlan, "with_mapping", slow)
+    preview = look(dock, qtbot, foreign)
+    for name, text in (("fat", LEAVE_OUT), ("Tumour", B)):
+        preview.becomes[name].setCurrentIndex(preview.becomes[name].findText(text))
+    qtbot.waitUntil(lambda: "3 regions" in preview.headline.text(), timeout=60_000)
+    assert not preview.import_button.isEnabled()
+    gate.set()
+    settled(qtbot, preview)
+    preview.import_button.click()
+    assert [region.class_name for region in dock.desk.editor.regions] == [A, B, B, IGNORE]
 
 
 def test_coordinates_that_miss_the_tissue_are_offered_other_meanings(dock, qtbot, tmp_path):

@@ -147,6 +147,24 @@ def test_the_training_docks_settings_and_box_are_the_same_preview(dock, qtbot):
     assert not training.patch_check.isChecked()
 
 
+def test_a_class_that_is_deleted_on_other_slides_leaves_the_counts(dock, qtbot):
+    training = TrainingDock(dock.viewer)
+    qtbot.addWidget(training)
+    dock.desk.editor.set_regions(RegionSet((Region(A, box(0, 0, 512, 512)),)))
+    dock.desk.flush()
+    training.form.set(TrainConfig(patches=CONFIG))
+    dock.patch_box.check.click()
+    trained = training.counts.table
+    wait_counts(qtbot, dock, [["one", "16", "0"], ["two", "0", "16"]])
+    qtbot.waitUntil(lambda: trained.columnCount() == 3, timeout=60_000)
+    assert dock.classes.delete_class(B, with_regions=True)
+    wait_counts(qtbot, dock, [["one", "16"]])
+    qtbot.waitUntil(lambda: trained.columnCount() == 2, timeout=60_000)
+    dock.classes.add_class("fat")
+    wait_counts(qtbot, dock, [["one", "16", "0"]])
+    qtbot.waitUntil(lambda: trained.columnCount() == 3, timeout=60_000)
+
+
 def test_lines_lie_on_the_pixels_where_patches_begin_and_end(dock, qtbot):
     """Looked for in a screenshot: columns and rows of the class' colour, at the corners of level-0 pixels."""
     dock.desk.editor.set_regions(RegionSet((Region(A, box(128, 256, 384, 512)),)))

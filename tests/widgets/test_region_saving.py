@@ -19,7 +19,10 @@ from napari_slidecorr._napari.dock_slides import SlidesDock
 from napari_slidecorr._napari.owner_banner import OwnerBanner
 from napari_slidecorr._napari.region_saver import RegionSaver
 from napari_slidecorr._napari.restore_dialog import RestoreDialog
+from napari_slidecorr._napari.slide_table import REGIONS
+from napari_slidecorr._napari.strip_labels import StripLabels
 from napari_slidecorr.errors import ProjectError
+from napari_slidecorr.geometry import Box
 from napari_slidecorr.io.owner_file import Owner
 from napari_slidecorr.project import Project
 from napari_slidecorr.project_lock import LOCK_FILE, WINDOW
@@ -185,6 +188,32 @@ def test_what_could_not_be_written_is_tried_again(open_docks, folder, qtbot, mon
     assert len(on_disk(folder)) == 5
 
 
+@pytest.mark.parametrize("opened_meanwhile", [False, True])
+def test_a_patch_of_the_strip_is_saved_when_there_is_room_again(
+    open_docks, folder, qtbot, monkeypatch, opened_meanwhile
+):
+    dock = open_docks(folder)
+    labels = StripLabels(dock.desk, lambda *_: None, dock)
+    labels._again_timer.setInterval(100)
+    real = Project.save_regions
+
+    def full(*_):
+        raise ProjectError("no space left on the disk; free some and try again.")
+
+    monkeypatch.setattr(Project, "save_regions", full)
+    for y in (0, 256):
+        labels.add("two", Box(y, 0, y + 256, 256), B)
+    qtbot.waitUntil(lambda: "no space left" in dock.message.text(), timeout=WAIT_MS)
+    if opened_meanwhile:
+        dock.slides.show_slide("two")
+        qtbot.waitUntil(lambda: dock.desk.editor_of("two") is not None, timeout=WAIT_MS)
+        dock.desk.editor_of("two")._again_timer.setInterval(100)
+        qtbot.wait(300)
+    monkeypatch.setattr(Project, "save_regions", real)
+    qtbot.waitUntil(lambda: len(on_disk(folder, "two")) == 2, timeout=WAIT_MS)
+    labels.flush_all()
+
+
 # -- restoring ---------------------------------------------------------------------------------------------------------
 
 
@@ -236,6 +265,18 @@ def test_regions_that_cannot_be_read_are_restored(open_docks, folder, qtbot):
     assert dock.desk.editor.regions.regions == squares(2).regions
     assert layers.find_layer(dock.viewer, "regions", "one") is not None
     assert len(on_disk(folder)) == 2
+
+
+def test_a_slide_no_longer_in_view_is_restored_without_its_layer(open_docks, folder, qtbot):
+    dock = open_docks(folder)
+    dialog = dialog_of(dock, qtbot)
+    dock.slides.show_slide("two")
+    qtbot.waitUntil(lambda: dock.session.current_slide == "two", timeout=WAIT_MS)
+    dock.session.project.save_regions("one", RegionSet())
+    dialog.restore_button.click()
+    assert len(on_disk(folder)) == 2
+    assert layers.find_layer(dock.viewer, "regions", "one") is None
+    assert dock.slides.table.text("one", REGIONS) == "2"
 
 
 # -- two windows -------------------------------------------------------------------------------------------------------

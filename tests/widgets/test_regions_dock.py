@@ -11,7 +11,7 @@ from shapely import Polygon, box
 
 from conftest import write_slide
 from napari_slidecorr import read_regions, write_regions
-from napari_slidecorr._napari import layers
+from napari_slidecorr._napari import class_box, layers
 from napari_slidecorr._napari.class_table import COHORT, HERE, Amount, tally, warnings_about
 from napari_slidecorr._napari.dock_regions import RegionsDock
 from napari_slidecorr._napari.history import History
@@ -156,7 +156,7 @@ def test_a_drawn_shape_is_saved_with_its_class_within_a_second(dock, qtbot):
     assert region.polygon.bounds == (100, 100, 300, 300)
     assert dock.classes.table.text(A, HERE) == "1: 0.010 mm²"
     assert dock.classes.table.text(A, COHORT) == "1: 0.010 mm²"
-    assert "stroma" in dock.classes.warning.text()
+    qtbot.waitUntil(lambda: "stroma" in dock.classes.warning.text(), timeout=60_000)
 
 
 def test_number_keys_choose_classes_before_naparis_own(dock):
@@ -250,7 +250,7 @@ def test_hole_is_cut_saved_and_drawn(dock, qtbot):
     assert "select it" in dock.message.text()
 
 
-def test_classes_are_added_renamed_recoloured_and_deleted_on_all_slides(dock, monkeypatch):
+def test_classes_are_added_renamed_recoloured_and_deleted_on_all_slides(dock, monkeypatch, qtbot):
     project = dock.session.project
     project.save_regions("two", RegionSet((square(0, 0, 100, B),)))
     add(layer_of(dock), 0, 0, 100)
@@ -276,6 +276,7 @@ def test_classes_are_added_renamed_recoloured_and_deleted_on_all_slides(dock, mo
     dock.classes.color_button.click()
     assert project.colors["cancer"] == (1, 2, 3)
     np.testing.assert_allclose(layer_of(dock).edge_color[0][:3] * 255, (1, 2, 3), atol=0.01)
+    qtbot.waitUntil(lambda: dock.classes.table.text("cancer", COHORT).startswith("1:"), timeout=60_000)
     asked = answer_deletion(monkeypatch, "Keep")
     dock.classes.delete_button.click()
     assert "1 regions on 1 slides" in asked[0]
@@ -318,6 +319,30 @@ def test_a_class_is_deleted_with_its_regions_and_comes_back_by_undo(dock, monkey
     dock.desk.flush()
     assert [region.class_name for region in saved(dock)] == [B, A]
     assert set(dock.session.project.classes) == {A, B}
+
+
+def test_what_is_not_counted_yet_is_not_called_none(dock, qtbot, monkeypatch):
+    gate, count = threading.Event(), class_box._count_all
+    monkeypatch.setattr(class_box, "_count_all", lambda project: gate.wait(20) and count(project))
+    dock.session.project.save_regions("two", RegionSet((square(0, 0, 100),)))
+    dock.session.reopen_project()
+    dock.classes.table.chosen.emit(A)
+    asked = answer_deletion(monkeypatch, "Cancel")
+    dock.classes.delete_button.click()
+    assert "an unknown number of regions" in asked[0]
+    assert dock.classes.warning.text() == ""
+    gate.set()
+    qtbot.waitUntil(lambda: "stroma" in dock.classes.warning.text(), timeout=60_000)
+    dock.classes.delete_button.click()
+    assert "1 regions on 1 slides" in asked[1]
+
+
+def test_slides_that_a_class_change_reaches_are_told(dock):
+    dock.session.project.save_regions("two", RegionSet((square(0, 0, 100, B),)))
+    told = []
+    dock.session.regions_changed.connect(told.append)
+    dock.classes.delete_class(B, with_regions=True)
+    assert told == ["two"]
 
 
 def test_a_class_is_merged_into_another_on_all_slides(dock, monkeypatch):
@@ -375,6 +400,18 @@ def test_import_adds_and_says_what_it_left_out(dock, tmp_path, qtbot):
     assert "already" in dock.message.text()
     dock.tool_box.undo_button.click()
     assert len(layer_of(dock).data) == 1
+
+
+def test_regions_planned_for_a_slide_are_not_imported_into_the_next(dock, tmp_path, qtbot):
+    path = tmp_path / "for_one.geojson"
+    write_regions(path, RegionSet((square(0, 0, 100),)))
+    assert dock.preview_import(path)
+    qtbot.waitUntil(lambda: dock.preview is not None, timeout=60_000)
+    show(dock, qtbot, "two")  # it was asked for before, and comes behind the preview
+    dock.preview.import_button.click()
+    assert "Another slide came into view" in dock.message.text()
+    assert [len(saved(dock, slide_id)) for slide_id in ("one", "two")] == [0, 0]
+    assert len(dock.desk.editor.regions) == 0
 
 
 @pytest.mark.parametrize("text", ["", "{}", "not json", '{"type": "FeatureCollection", "features": 3}'])

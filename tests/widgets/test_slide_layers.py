@@ -15,6 +15,7 @@ from napari_slidecorr._napari.dock_slides import SlidesDock
 from napari_slidecorr._napari.reader import get_reader
 from napari_slidecorr._napari.slide_layers import contrast_limits, slide_layers
 from napari_slidecorr._napari.slide_table import ID
+from napari_slidecorr._napari.travel import Traveller
 from napari_slidecorr.geometry import Box
 
 RNG = np.random.default_rng(0)
@@ -61,15 +62,11 @@ def swapped_profile():
     return data.replace(b"rXYZ", b"????", 1).replace(b"bXYZ", b"rXYZ", 1).replace(b"????", b"bXYZ", 1)
 
 
-def test_a_profile_changes_what_is_shown_and_not_what_is_read(tmp_path):
-    profile = swapped_profile()
-    path = tmp_path / "coloured.tif"
-    pixels = RNG.integers(60, 200, (300, 400, 3), np.uint8)
-    tag = (34675, 7, len(profile), profile, True)
-    tifffile.imwrite(path, pixels, tile=(128, 128), photometric="rgb", metadata=None, extratags=[tag])
+def test_a_profile_changes_what_is_shown_and_not_what_is_read(coloured):
+    path, pixels = coloured
     slide = io.open_slide(path)
-    assert slide.icc_profile == profile
-    assert slide.properties["ICC profile"] == f"{len(profile):,} bytes"
+    assert slide.icc_profile == swapped_profile()
+    assert slide.properties["ICC profile"] == f"{len(swapped_profile()):,} bytes"
     ((levels, _),) = slide_layers(slide, srgb=True)
     shown = levels[0][:300, :400].astype(int)
     assert np.abs(shown - pixels[..., ::-1]).max() <= 3
@@ -96,6 +93,17 @@ def test_a_damaged_profile_is_told(tmp_path):
 
 
 @pytest.fixture
+def coloured(tmp_path):
+    """A slide whose profile takes red for blue."""
+    profile = swapped_profile()
+    path = tmp_path / "coloured.tif"
+    pixels = RNG.integers(60, 200, (300, 400, 3), np.uint8)
+    tag = (34675, 7, len(profile), profile, True)
+    tifffile.imwrite(path, pixels, tile=(128, 128), photometric="rgb", metadata=None, extratags=[tag])
+    return path, pixels
+
+
+@pytest.fixture
 def dock(make_napari_viewer, qtbot):
     dock = SlidesDock(make_napari_viewer())
     qtbot.addWidget(dock)
@@ -117,6 +125,40 @@ def test_channels_are_shown_in_the_dock_and_refused_by_a_model(dock, tmp_path, s
     assert kinds == ["slide", "slide", "slide", "regions"]
     with pytest.raises(OSError, match="only brightfield RGB of 8 bits"):
         dock.session.project.slide("stained").thumbnail(32)
+
+
+def test_other_colours_keep_zoom_tool_and_undo(dock, tmp_path, coloured, qtbot):
+    path, pixels = coloured
+    dock.create_project(tmp_path / "project")
+    dock.add_slides([path])
+    wait_shown(qtbot, dock, "coloured")
+    editor, (image, regions) = dock.desk.editor, dock.viewer.layers
+    dock.viewer.scene.camera.zoom = 3.0
+    regions.mode = "add_polygon"
+
+    def shown():
+        return np.asarray(image.data[0])[:300, :400].astype(int)
+
+    dock.srgb_box.click()
+    qtbot.waitUntil(lambda: np.abs(shown() - pixels[..., ::-1]).max() <= 3, timeout=60_000)
+    assert list(dock.viewer.layers) == [image, regions]
+    assert dock.desk.editor is editor
+    assert (dock.viewer.scene.camera.zoom, regions.mode) == (3.0, "add_polygon")
+    dock.srgb_box.click()
+    qtbot.waitUntil(lambda: np.array_equal(shown(), pixels), timeout=60_000)
+
+
+def test_colours_are_those_of_the_box_whoever_shows_the_slide(dock, tmp_path, coloured, small_slides, qtbot):
+    path, pixels = coloured
+    dock.create_project(tmp_path / "project")
+    dock.add_slides([small_slides[0], path])
+    wait_shown(qtbot, dock, "one")
+    dock.srgb_box.click()
+    traveller = Traveller(dock.desk, dock)
+    with qtbot.waitSignal(traveller.arrived, timeout=60_000):
+        traveller.go("coloured", Box(0, 0, 64, 64))
+    image = layers.find_layer(dock.viewer, "slide", "coloured")
+    assert np.abs(image.data[0][:300, :400].astype(int) - pixels[..., ::-1]).max() <= 3
 
 
 def test_thumbnails_and_switching_a_dozen_times(dock, tmp_path, small_slides, stained, qtbot):

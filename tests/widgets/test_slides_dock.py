@@ -5,12 +5,18 @@ import threading
 import numpy as np
 import pytest
 from qtpy.QtWidgets import QFileDialog, QInputDialog, QMessageBox
+from shapely import box
 
+from conftest import write_slide
 from napari_slidecorr._napari import layers
 from napari_slidecorr._napari.dock_slides import SlidesDock
 from napari_slidecorr._napari.slide_table import GROUP, MPP, NO_MPP, REGIONS, SIZE, UNOPENED
+from napari_slidecorr._napari.travel import Traveller
+from napari_slidecorr.errors import SlideError
+from napari_slidecorr.geometry import Box
 from napari_slidecorr.project import Project
-from napari_slidecorr.regions import RegionSet
+from napari_slidecorr.region_store import RegionStore
+from napari_slidecorr.regions import Region, RegionSet
 
 
 @pytest.fixture
@@ -138,16 +144,35 @@ def test_resolution_is_asked_for_and_never_invented(dock, tmp_path, slide_withou
     wait_shown(qtbot, dock, "unknown")
     qtbot.waitUntil(lambda: dock.table.text("unknown", MPP) == NO_MPP, timeout=60_000)
     np.testing.assert_allclose(layers.find_layer(dock.viewer, "slide", "unknown").scale, (1, 1))
-    monkeypatch.setattr(QInputDialog, "getText", lambda *_: ("a quarter", True))
+    monkeypatch.setattr(QInputDialog, "getText", lambda *_, **__: ("a quarter", True))
     dock.mpp_button.click()
     assert "a quarter" in dock.message.text()
-    monkeypatch.setattr(QInputDialog, "getText", lambda *_: ("0.25", True))
+    monkeypatch.setattr(QInputDialog, "getText", lambda *_, **__: ("0.25", True))
     dock.mpp_button.click()
     qtbot.waitUntil(lambda: dock.table.text("unknown", MPP) == "0.25 (user)", timeout=60_000)
     wait_shown(qtbot, dock, "unknown")
     for layer in dock.viewer.layers:
         np.testing.assert_allclose(layer.scale, (0.25, 0.25))
     assert Project.open(tmp_path / "project").slide("unknown").mpp == (0.25, 0.25)
+
+
+def test_a_size_that_is_looked_at_and_left_stays_with_its_maps(opened, qtbot, monkeypatch):
+    asked = []
+
+    def leave(_dock, _title, label, text):
+        asked.append((label, text))
+        return text, True
+
+    monkeypatch.setattr(QInputDialog, "getText", leave)
+    opened.mpp_button.click()
+    assert opened.set_mpp("one", 0.25)
+    wait_shown(qtbot, opened, "one")
+    (folder := opened.session.project.folder / "maps" / "one").mkdir(parents=True)
+    opened.mpp_button.click()
+    assert [text for _, text in asked] == ["", "0.25"]
+    assert "another size are moved" in asked[0][0]
+    assert opened.session.project.slide("one").mpp == (0.25, 0.25)
+    assert folder.exists()
 
 
 def test_group_is_edited_in_the_table(opened, qtbot):
@@ -275,3 +300,86 @@ def test_a_drive_that_hangs_is_told_and_holds_up_nothing(opened, qtbot, monkeypa
     answer.set()
     wait_shown(qtbot, dock, "two")
     assert not dock.stage._slow.isActive()
+
+
+class Gates:
+    """Slides whose opening waits for its gate, and then perhaps fails."""
+
+    def __init__(self, monkeypatch, *slide_ids):
+        self.gates = {slide_id: threading.Event() for slide_id in slide_ids}
+        self.damaged = set()
+        plain = Project.slide
+
+        def slide(project, slide_id):
+            if slide_id in self.gates and threading.current_thread() is not threading.main_thread():
+                assert self.gates[slide_id].wait(20)
+                if slide_id in self.damaged:
+                    raise SlideError(f"{slide_id}.tif is damaged.")
+            return plain(project, slide_id)
+
+        monkeypatch.setattr(Project, "slide", slide)
+
+    def open(self, slide_id):
+        self.gates[slide_id].set()
+
+
+@pytest.fixture
+def three(opened, tmp_path, qtbot):
+    """The dock with a third slide."""
+    opened.add_slides([write_slide(tmp_path / "three.tif", seed=4)])
+    qtbot.waitUntil(lambda: "three" in opened.table.ids and not opened.errands.running, timeout=60_000)
+    return opened
+
+
+def test_a_slide_that_fails_late_does_not_drop_the_next(three, qtbot, monkeypatch):
+    gates = Gates(monkeypatch, "two", "three")
+    gates.damaged.add("two")
+    three.step(1)
+    three.step(1)
+    gates.open("two")
+    qtbot.waitUntil(lambda: "damaged" in three.message.text(), timeout=60_000)
+    assert three.status.text() == "Opening three ..."
+    gates.open("three")
+    wait_shown(qtbot, three, "three")
+    assert three.status.text() == ""
+
+
+def test_a_click_in_another_dock_counts_more_than_a_slow_slide(three, qtbot, monkeypatch):
+    gates, traveller = Gates(monkeypatch, "two"), Traveller(three.desk, three)
+    three.show_slide("two")
+    with qtbot.waitSignal(traveller.arrived, timeout=60_000):
+        traveller.go("three", Box(0, 0, 64, 64))
+    gates.open("two")
+    qtbot.waitUntil(lambda: three.status.text() == "", timeout=60_000)
+    assert ids_in(three.viewer) == {"three"}
+
+
+def test_a_place_on_a_slide_that_is_being_opened_is_gone_to(three, qtbot, monkeypatch):
+    gates, traveller = Gates(monkeypatch, "two"), Traveller(three.desk, three)
+    three.show_slide("two")
+    traveller.go("two", Box(0, 0, 64, 64))
+    with qtbot.waitSignal(traveller.arrived, timeout=60_000):
+        gates.open("two")
+    assert ids_in(three.viewer) == {"two"}
+
+
+def test_damage_on_a_slide_that_another_dock_shows_is_told(three):
+    traveller = Traveller(three.desk, three)
+    traveller.stage.damaged.emit("two", "A tile is damaged.")
+    assert "two: what cannot be read is shown grey. A tile is damaged." in three.message.text()
+
+
+def test_regions_are_not_read_in_the_thread_of_the_window(opened, qtbot, monkeypatch):
+    project, readers = opened.session.project, []
+    project.save_regions("two", RegionSet((Region("a", box(0, 0, 9, 9)),)))
+    project._store.forget("two")
+    plain = RegionStore._read
+
+    def read(store, slide_id, path):
+        readers.append(threading.current_thread().name)
+        return plain(store, slide_id, path)
+
+    monkeypatch.setattr(RegionStore, "_read", read)
+    opened.show_slide("two")
+    wait_shown(qtbot, opened, "two")
+    assert readers == ["slidecorr-errand"]

@@ -41,6 +41,8 @@ class ClassBox(QGroupBox):
         self._attempt, self._tell = attempt, tell
         self._errands = Errands(self)
         self._tallies: dict[str, Tally] = {}
+        self._of: Project | None = None
+        self._again = False
         self.table = ClassTable()
         self.table.chosen.connect(partial(setattr, desk, "current_class"))
         self.add_button = button("Add ...", "Add a class.", self._ask_add)
@@ -116,18 +118,38 @@ class ClassBox(QGroupBox):
     def count_all(self) -> None:
         """Count anew, in a thread: the regions of all slides are read for it."""
         project = self.session.project
-        ids = [slide.id for slide in project.cohort] if project else []
+        ids = [slide.id for slide in project.cohort] if project and project is self._of else []
+        self._of = project
         self._tallies = {slide_id: each for slide_id, each in self._tallies.items() if slide_id in ids}
         self.fill()
-        if project is not None:
-            self._errands.run(lambda: _count_all(project), partial(self._on_counted, project), self.session.report)
+        self._again = self._errands.running > 0
+        if project is not None and not self._again:
+            classes = project.classes
+            self._errands.run(
+                lambda: _count_all(project), partial(self._on_counted, project, classes), self._on_not_counted
+            )
 
-    def _on_counted(self, project: Project, tallies: dict[str, Tally]) -> None:
-        if project is self.session.project:
+    def _on_counted(self, project: Project, classes: tuple[str, ...], tallies: dict[str, Tally]) -> None:
+        """Take over what was counted, unless the classes are others now."""
+        if project is self.session.project and classes == project.classes:
             self._tallies = tallies
             for editor in self.desk.editors():
                 self._count_open(editor)
             self.fill()
+        else:
+            self._again = True
+        if self._again:
+            self.count_all()
+
+    def _on_not_counted(self, error: BaseException) -> None:
+        self.session.report(error)
+        if self._again:
+            self.count_all()
+
+    @property
+    def _is_counted(self) -> bool:
+        project = self.session.project
+        return project is not None and all(slide.id in self._tallies for slide in project.cohort)
 
     def count(self, slide_id: str) -> None:
         """Count a slide anew whose regions changed."""
@@ -151,7 +173,7 @@ class ClassBox(QGroupBox):
         here = self._tallies.get(self.session.current_slide or "")
         self.table.fill(classes, colors, here, self._tallies.values())
         self.table.choose(self.desk.current_class)
-        warning = warnings_about(classes, self._tallies.values()) if project else ""
+        warning = warnings_about(classes, self._tallies.values()) if self._is_counted else ""
         self.warning.setText(warning)
         self.warning.setVisible(bool(warning))
 
@@ -178,7 +200,7 @@ class ClassBox(QGroupBox):
         if (old := self._chosen()) is None:
             return
         others = [name for name in (*self.session.require_project().classes, IGNORE) if name != old]
-        text = f"Let all {self._amount(old)} of {old} become regions of:\n(this cannot be undone)"
+        text = f"{old} has {self._amount(old)}. Let them become regions of:\n(this cannot be undone)"
         into, accepted = QInputDialog.getItem(self, "Merge classes", text, others, 0, editable=False)
         if accepted:
             self.merge_classes(old, into)
@@ -198,6 +220,8 @@ class ClassBox(QGroupBox):
             self.delete_class(name, with_regions=question.clickedButton() is also)
 
     def _amount(self, name: str) -> str:
+        if not self._is_counted:
+            return "an unknown number of regions: the slides are still being counted"
         slides = [each for each in self._tallies.values() if name in each.amounts]
         count = sum(each.amounts[name].regions for each in slides)
         return f"{count:,} regions on {len(slides)} slides"
@@ -211,33 +235,35 @@ class ClassBox(QGroupBox):
 
     def _replace(self, old: str, new: str) -> None:
         """Give the regions of a class another one, or none, everywhere."""
-        current = self._change(old, new, lambda regions: reclassed(regions, old, new))
+        current, changed = self._change(old, new, lambda regions: reclassed(regions, old, new))
         for editor in self.desk.editors():
             editor.rename_class(old, new)
-        self._changed(new if current == old else current)
+        self._changed(new if current == old else current, changed)
 
     def _delete(self, name: str) -> None:
         """Take a class and its regions away; on open slides that can be undone, which brings the class back too."""
-        current = self._change(name, "", lambda regions: without(regions, name))
+        current, changed = self._change(name, "", lambda regions: without(regions, name))
         for editor in self.desk.editors():
             editor.set_regions(without(editor.regions, name))
-        self._changed("" if current == name else current)
+        self._changed("" if current == name else current, changed)
 
-    def _change(self, old: str, new: str, change: Callable[[RegionSet], RegionSet]) -> str:
-        """Write what changes on slides that are not open, and the classes; gives the class that was current."""
+    def _change(self, old: str, new: str, change: Callable[[RegionSet], RegionSet]) -> tuple[str, list[str]]:
+        """Write what changes on slides that are not open, and the classes; gives the class that was current, and their ids."""
         project, current = self.session.require_project(), self.desk.current_class
         if self.session.busy:
             raise ProjectError(f"{self.session.job_title} still runs and uses the classes; wait for it, or cancel it.")
         self.desk.flush()
         classes, colors = renamed_classes(project, old, new)
         leave = [editor.slide_id for editor in self.desk.editors()]
-        change_everywhere(project, change, classes, colors, leave=leave)
-        return current
+        return current, change_everywhere(project, change, classes, colors, leave=leave)
 
-    def _changed(self, current: str) -> None:
+    def _changed(self, current: str, changed: list[str]) -> None:
         self.desk.flush()
+        self._tallies.clear()
         self.desk.take_class(current)
         self.count_all()
+        for slide_id in changed:
+            self.session.regions_changed.emit(slide_id)
 
 
 def _count_all(project: Project) -> dict[str, Tally]:

@@ -50,6 +50,10 @@ class Desk:
         Which tool is in the hand.
     patches : PatchPreview
         The patches that a training would cut, while they are shown.
+    wanted : str or None
+        Id of the slide that was asked for last, from whatever dock, while it is being opened.
+    srgb : bool
+        Whether slides with an ICC profile are shown in sRGB; for the eye alone.
     """
 
     class_changed = Signal(str)
@@ -61,6 +65,8 @@ class Desk:
         self.viewer, self.session = viewer, session
         self._editors: dict[str, RegionEditor] = {}
         self._current_class = ""
+        self.wanted: str | None = None
+        self.srgb = False
         self.tools: RegionTools = RegionTools(self)
         self.patches = PatchPreview(self)
         viewer.layers.events.removed.connect(self._on_removed)

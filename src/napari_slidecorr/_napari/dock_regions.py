@@ -26,7 +26,7 @@ from napari_slidecorr._napari.parts import button, row
 from napari_slidecorr._napari.patch_preview import PatchBox
 from napari_slidecorr._napari.restore_dialog import RestoreButton
 from napari_slidecorr._napari.tool_box import ToolBox
-from napari_slidecorr.errors import SlideError
+from napari_slidecorr.errors import RegionsError, SlideError
 from napari_slidecorr.io import RegionFormat, RegionsFile
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class RegionsDock(Dock):
 
     def import_regions(self, path: str | Path) -> bool:
         """Add the regions of a file to the slide in view without a preview; says what was left out."""
-        return self.attempt(lambda: self._carry_out(self._plan(Path(path))()[0]))
+        return self.attempt(lambda: self._carry_out(self._editor(), self._plan(Path(path))()[0]))
 
     def preview_import(self, path: str | Path) -> bool:
         """Read a file of regions in a thread and show what importing it would do; `preview` is the window then."""
@@ -183,16 +183,18 @@ class RegionsDock(Dock):
         self._on_slide()
         self.message.tell("")
         if editor is not self.desk.editor:
-            return  # another slide is in view now
+            self.message.tell(_elsewhere(editor.slide_id), is_error=True)
+            return
         project, shape = editor.project, layers.identity(editor.layer)["shape"]
         preview = ImportPreview(plan, picture, shape, project.classes, project.colors, self)
-        preview.accepted.connect(lambda: self.attempt(lambda: self._carry_out(preview.plan)))
+        preview.accepted.connect(lambda: self.attempt(lambda: self._carry_out(editor, preview.plan)))
         self.preview = preview
         preview.open()
 
-    def _carry_out(self, plan: ImportPlan) -> None:
-        """Add what a plan holds: one step that can be undone."""
-        editor = self._editor()
+    def _carry_out(self, editor: RegionEditor, plan: ImportPlan) -> None:
+        """Add what a plan holds to the slide that it was made for: one step that can be undone."""
+        if editor is not self.desk.editor:
+            raise RegionsError(_elsewhere(editor.slide_id))
         editor.flush()
         added = editor.project.import_planned(editor.slide_id, plan)
         editor.set_regions(editor.project.regions(editor.slide_id))
@@ -222,6 +224,10 @@ class RegionsDock(Dock):
             each.setEnabled(editor is not None)
         self.tool_box.show_slide(editor)
         self.classes.fill()
+
+
+def _elsewhere(slide_id: str) -> str:
+    return f"Another slide came into view; nothing was imported. Show {slide_id} and import again."
 
 
 def _thumbnail(project: Project, slide_id: str) -> Picture:

@@ -139,7 +139,7 @@ class SlidesDock(Dock):
     def step(self, by: int) -> None:
         """Show the slide that many places further in the table."""
         ids = self.table.ids
-        now = self.stage.wanted or self.session.current_slide
+        now = self.desk.wanted or self.session.current_slide
         if ids:
             at = ids.index(now) + by if now in ids else 0
             self.show_slide(ids[min(max(at, 0), len(ids) - 1)])
@@ -291,13 +291,16 @@ class SlidesDock(Dock):
             self._ask_mpp(slide_id)
 
     def _ask_mpp(self, slide_id: str) -> None:
+        told = _users_mpp(self.session.require_project(), slide_id)
         text, accepted = QInputDialog.getText(
             self,
             "Micrometres per pixel",
             f"How many micrometres wide is a pixel of {slide_id}?\n"
-            "Typically 0.25 for 40x and 0.5 for 20x; the scanner's software tells it. Empty: what the file says.",
+            "Typically 0.25 for 40x and 0.5 for 20x; the scanner's software tells it. Empty: what the file says.\n"
+            "Maps made with another size are moved to the project's folder 'removed'.",
+            text=told,
         )
-        if not accepted:
+        if not accepted or text.strip() == told:
             return
         try:
             mpp = float(text.replace(",", ".")) if text.strip() else None
@@ -368,10 +371,8 @@ class SlidesDock(Dock):
             self.message.tell(f"{slide_id} has no label or macro image.")
 
     def _set_srgb(self, on: bool) -> None:  # noqa: FBT001 - a Qt slot
-        self.stage.srgb = on
-        if self.session.current_slide is not None:
-            self.desk.flush()
-            self.stage.reopen(self.session.current_slide)
+        self.desk.srgb = on
+        self.stage.recolour()
 
     def _on_project(self) -> None:
         self.stage.clear()
@@ -409,6 +410,12 @@ class SlidesDock(Dock):
     def _on_group_edited(self, slide_id: str, group: str) -> None:
         self.attempt(lambda: self.session.require_project().set_group(slide_id, group))
         timer(0, self.session.slides_changed.emit, self).start()  # the table still holds the edited item
+
+
+def _users_mpp(project: Project, slide_id: str) -> str:
+    """Micrometres per pixel that the user gave; empty when it is the file's that count."""
+    y, x = next(slide.mpp for slide in project.cohort if slide.id == slide_id) or ("", "")
+    return str(x) if x == y else f"{y} x {x}"
 
 
 def _add_each(project: Project, wanted: Iterable[Loose]) -> _Added:

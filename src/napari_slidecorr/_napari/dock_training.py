@@ -123,6 +123,7 @@ class TrainingDock(Dock):
         self.listen(self.session.project_changed, self._on_project)
         self.listen(self.session.slides_changed, self._recount)
         self.listen(self.session.regions_changed, self._recount)
+        self.listen(self.session.classes_changed, self._recount)
         self.listen(self.session.runs_changed, self.shelf.read)
         self.listen(self.session.continue_from, self.continue_from)
         self.listen(self.session.job_started, self._on_start)

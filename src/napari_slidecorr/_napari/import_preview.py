@@ -227,7 +227,7 @@ class ImportPreview(QDialog):
         self.where.setStyleSheet(f"color: {ERROR_COLOR}; font-weight: bold;" if plan.poor else "")
         lines = [f"{text} ({n:,}x)" for told in (plan.skipped, plan.repaired, plan.notes) for text, n in told.items()]
         self.left_out.setText("\n".join(lines) or "Nothing.")
-        self.import_button.setEnabled(len(plan.regions) > 0)
+        self.import_button.setEnabled(len(plan.regions) > 0 and not self._waiting)
 
     def _where(self) -> str:
         share = self._share(self.plan.on_tissue, self.plan.outside).removeprefix(": ")

@@ -91,7 +91,7 @@ class PatchPreview:
         self.layer: Vectors | None = None
         for signal in (desk.edited, desk.opened, self.session.slides_changed, self.session.regions_changed):
             signal.connect(self._changed)
-        for signal in (self.session.project_changed, self.session.current_slide_changed):
+        for signal in (self.session.project_changed, self.session.classes_changed, self.session.current_slide_changed):
             signal.connect(self._changed)
 
     def switch(self, on: bool) -> None:  # noqa: FBT001 - connected to a check box

@@ -219,6 +219,13 @@ class RestoreButton(QPushButton):
             editor.set_regions(project.regions_at(slide_id, state))
         else:
             project.restore_regions(slide_id, state)
-            layers.identity(self._desk.open_regions(project.slide(slide_id)))[MARK] = True
+            self._show_restored(slide_id)
         when = f"{state.time.astimezone():%Y-%m-%d %H:%M:%S}"
         self._desk.session.message.emit(f"{slide_id}: the regions of {when} are back ({state.regions}).", False)
+
+    def _show_restored(self, slide_id: str) -> None:
+        session = self._desk.session
+        if slide_id == session.current_slide:
+            slide = session.require_project().slide(slide_id)
+            layers.identity(self._desk.open_regions(slide))[MARK] = True
+        session.regions_changed.emit(slide_id)

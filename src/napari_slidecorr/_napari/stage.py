@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,15 +57,14 @@ class _Opened:
     project: Project
     slide: Slide
     images: list[LayerArguments]
+    srgb: bool
 
 
 class Stage(QObject):
-    """Shows one slide after the other.
+    """Shows one slide after the other; of what all stages of a desk are asked for, only the last.
 
     Attributes
     ----------
-    srgb : bool
-        Whether slides with an ICC profile are shown in sRGB; for the eye alone.
     opening, shown
         Signals with a slide's id: it is being opened; it stands in the viewer, with its regions.
     ended
@@ -80,8 +81,7 @@ class Stage(QObject):
     def __init__(self, desk: Desk, parent: QObject) -> None:
         super().__init__(parent)
         self.desk, self.session, self.viewer = desk, desk.session, desk.viewer
-        self.wanted: str | None = None
-        self.srgb = False
+        self._asked: str | None = None
         self._errands = Errands(self)
         self._slow = timer(SLOW_MS, self._tell_slow, self)
         self.ended.connect(self._slow.stop)
@@ -92,42 +92,61 @@ class Stage(QObject):
         Zoom, tool and class stay. When another slide is asked for meanwhile, only that one is shown.
         """
         if self._shows(slide_id) and self.session.current_slide == slide_id:
-            self.wanted = None
+            self.desk.wanted = None
             self.ended.emit()
             return
-        project = self.session.require_project()
-        self.wanted = slide_id
+        project, srgb = self.session.require_project(), self.desk.srgb
+        self.desk.wanted = self._asked = slide_id
         self.opening.emit(slide_id)
         self._slow.start()
-        self._errands.run(lambda: self._open(project, slide_id), self._place, self._on_failed)
+        self._errands.run(
+            lambda: self._open(project, slide_id, srgb=srgb), self._place, partial(self._on_failed, slide_id)
+        )
 
     def _tell_slow(self) -> None:
         """The thread cannot be stopped while the system waits for the drive; the window goes on without it."""
-        self.session.message.emit(
-            f"{self.wanted} is still being opened; its drive or network share hardly answers. Choose another slide "
-            "meanwhile, or check the connection.",
-            True,
-        )
+        if self._asked == self.desk.wanted:
+            self.session.message.emit(
+                f"{self._asked} is still being opened; its drive or network share hardly answers. Choose another slide "
+                "meanwhile, or check the connection.",
+                True,
+            )
 
     def reopen(self, slide_id: str) -> None:
-        """Show the slide anew: its pixel size, and with it scale and units of all its layers, or its colours changed."""
+        """Show the slide anew: its pixel size changed, and with it scale and units of all its layers."""
         self.clear()
         self.show(slide_id)
 
+    def recolour(self) -> None:
+        """Let the slide in view have the colours of the desk's ``srgb``; zoom, tool, map and undo stay."""
+        slide_id, srgb = self.session.current_slide, self.desk.srgb
+        if slide_id is not None:
+            project = self.session.require_project()
+            self._errands.run(lambda: self._open(project, slide_id, srgb=srgb), self._exchange, self.session.report)
+
+    def _exchange(self, opened: _Opened) -> None:
+        """Put other pixels into the layer of a slide; channels have no profile."""
+        shown = [layer for layer in self.viewer.layers if self._is_of(layer, opened.slide.id)]
+        if opened.project is self.session.project and opened.srgb == self.desk.srgb and len(shown) == 1:
+            ((levels, _),) = opened.images
+            shown[0].data = levels
+
     def clear(self) -> None:
         """Take all layers of the project's slides away; what was drawn is saved."""
-        self.wanted = None
+        self.desk.wanted = None
         self.ended.emit()
         self.session.current_slide = None
         self._remove_others("")
 
-    def _open(self, project: Project, slide_id: str) -> _Opened:
-        """In a thread: open the file and read the coarsest level, which napari needs at once."""
+    def _open(self, project: Project, slide_id: str, *, srgb: bool) -> _Opened:
+        """In a thread: open the file and read the coarsest level, which napari needs at once, and the regions."""
         slide = project.slide(slide_id)
-        images = slide_layers(slide, lambda message: self._report_damage(slide_id, message), srgb=self.srgb)
+        images = slide_layers(slide, lambda message: self._report_damage(slide_id, message), srgb=srgb)
         for levels, _ in images:
             np.asarray(levels[-1])
-        return _Opened(project, slide, images)
+        with suppress(SlideCorrError):  # told when they are laid in
+            project.regions(slide_id)
+        return _Opened(project, slide, images, srgb)
 
     def _place(self, opened: _Opened) -> None:
         """Add the new layers before the old ones go, so that zoom and tool stay and the viewer is never empty.
@@ -148,9 +167,10 @@ class Stage(QObject):
 
     def _add(self, opened: _Opened, tool: str) -> None:
         slide = opened.slide
-        if self.wanted != slide.id or opened.project is not self.session.project:
+        if self.desk.wanted != slide.id or opened.project is not self.session.project:
+            self._pass_over(slide.id)
             return
-        self.wanted = None
+        self.desk.wanted = None
         if not self._shows(slide.id):
             for levels, arguments in opened.images:
                 self._mark(self.viewer.add_image(levels, **arguments))
@@ -166,8 +186,17 @@ class Stage(QObject):
             self.viewer.layers.selection.active = layer
             layer.mode = tool
         self._centre(slide)
+        if opened.srgb != self.desk.srgb:
+            self.recolour()
         self.ended.emit()
         self.shown.emit(slide.id)
+
+    def _pass_over(self, slide_id: str) -> None:
+        """Another slide was asked for meanwhile, or another dock has laid this one in."""
+        if self._asked == slide_id:
+            self.ended.emit()
+            if self.session.current_slide == slide_id:
+                self.shown.emit(slide_id)
 
     def _tool(self) -> str:
         editor = self.desk.editor
@@ -194,8 +223,12 @@ class Stage(QObject):
                 self.viewer.layers.remove(layer)
 
     def _shows(self, slide_id: str) -> bool:
-        told = [layers.identity(layer) for layer in self.viewer.layers]
-        return any((t.get("kind"), t.get("slide_id"), MARK in t) == ("slide", slide_id, True) for t in told)
+        return any(self._is_of(layer, slide_id) for layer in self.viewer.layers)
+
+    def _is_of(self, layer: Any, slide_id: str) -> bool:
+        """Whether a layer shows a slide of the project."""
+        told = layers.identity(layer)
+        return (told.get("kind"), told.get("slide_id"), MARK in told) == ("slide", slide_id, True)
 
     def _mark(self, layer: Any) -> None:
         """Tell layers of the project's slides from those of slides that were dropped into the viewer."""
@@ -222,9 +255,11 @@ class Stage(QObject):
         except RuntimeError:
             return  # the dock is closed and Qt has deleted the signal; the slide has logged it
 
-    def _on_failed(self, error: BaseException) -> None:
-        self.wanted = None
-        self.ended.emit()
+    def _on_failed(self, slide_id: str, error: BaseException) -> None:
+        if self._asked == slide_id:
+            self.ended.emit()
+        if self.desk.wanted == slide_id:
+            self.desk.wanted = None
         self.session.report(error)
 
 

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 import shapely
 from qtpy.QtCore import QObject
 
 from napari_slidecorr._napari.desk import Desk
+from napari_slidecorr._napari.parts import timer
+from napari_slidecorr._napari.region_editor import TRY_AGAIN_MS
 from napari_slidecorr._napari.region_saver import RegionSaver
 from napari_slidecorr.errors import ProjectError
 from napari_slidecorr.geometry import Box
 from napari_slidecorr.regions import Region, RegionSet
 from napari_slidecorr.session import sentence
+
+if TYPE_CHECKING:
+    from napari_slidecorr.project import Project
 
 
 class StripLabels(QObject):
@@ -33,7 +39,10 @@ class StripLabels(QObject):
         self._desk, self._changed = desk, changed
         self._drafts: dict[str, RegionSet] = {}
         self._savers: dict[str, RegionSaver] = {}
+        self._again_timer = timer(TRY_AGAIN_MS, self._try_again, self)
         self.telling = False
+        desk.opened.connect(self._hand_over)
+        parent.destroyed.connect(partial(desk.opened.disconnect, self._hand_over, missing_ok=True))
 
     def add(self, slide_id: str, box: Box, class_name: str) -> None:
         """Make a patch a region of a class.
@@ -60,6 +69,8 @@ class StripLabels(QObject):
 
     def flush(self, slide_id: str) -> None:
         """Wait until the regions of a slide are saved: they are about to be opened."""
+        if self._again_timer.isActive():
+            self._try_again()
         if (saver := self._savers.get(slide_id)) is not None:
             saver.flush()
 
@@ -72,25 +83,41 @@ class StripLabels(QObject):
         if slide_id not in self._savers:
             project = self._desk.session.require_project()
             self._savers[slide_id] = RegionSaver(
-                lambda regions: project.save_regions(slide_id, regions), partial(self._on_written, slide_id)
+                lambda regions: project.save_regions(slide_id, regions), partial(self._on_written, project, slide_id)
             )
         return self._savers[slide_id]
 
-    def _on_written(self, slide_id: str, regions: RegionSet, error: Exception | None) -> None:
+    def _on_written(self, project: Project, slide_id: str, regions: RegionSet, error: Exception | None) -> None:
+        """What cannot be written stays a draft, is told, and tried again."""
         session = self._desk.session
-        if self._drafts.get(slide_id) is regions:
-            del self._drafts[slide_id]
         if error is not None:
             session.message.emit(sentence(error), True)
+            if not project.read_only:
+                self._again_timer.start()
             return
+        if self._drafts.get(slide_id) is regions:
+            del self._drafts[slide_id]
         self.telling = True
         try:
             session.regions_changed.emit(slide_id)
         finally:
             self.telling = False
 
+    def _try_again(self) -> None:
+        self._again_timer.stop()
+        for slide_id, regions in self._drafts.items():
+            self._savers[slide_id].put(regions)
+
+    def _hand_over(self, slide_id: str) -> None:
+        """Regions were opened though they could not be saved: their editor goes on trying."""
+        draft, editor = self._drafts.pop(slide_id, None), self._desk.editor_of(slide_id)
+        if draft is not None and editor is not None:
+            known = {region.uid for region in editor.regions}
+            editor.set_regions(RegionSet((*editor.regions, *(each for each in draft if each.uid not in known))))
+
     def forget(self) -> None:
         """Another project is open; what was not saved yet still is."""
         self.flush_all()
+        self._again_timer.stop()
         self._drafts.clear()
         self._savers.clear()

@@ -41,6 +41,7 @@ class Traveller(QObject):
         self.desk, self.viewer = desk, desk.viewer
         self.stage = Stage(desk, self)
         self.stage.shown.connect(self._on_shown)
+        self.stage.damaged.connect(self._on_damaged)
         self._goal: tuple[str, Box] | None = None
 
     def go(self, slide_id: str, box: Box) -> None:
@@ -60,6 +61,9 @@ class Traveller(QObject):
     def _on_shown(self, slide_id: str) -> None:
         if self._goal is not None and self._goal[0] == slide_id:
             self._arrive()
+
+    def _on_damaged(self, slide_id: str, message: str) -> None:
+        self.desk.session.message.emit(f"{slide_id}: what cannot be read is shown grey. {message}", True)
 
     def _slide_layer(self, slide_id: str) -> Any:
         return layers.find_layer(self.viewer, "slide", slide_id)
