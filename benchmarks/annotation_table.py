@@ -23,8 +23,6 @@ from shapely.geometry import shape
 from napari_slidecorr import read_regions
 from napari_slidecorr.errors import RegionsError
 
-DEFAULT = Path(__file__).resolve().parents[2] / "shared" / "data" / "annotations"
-
 
 def read_facts(path: Path) -> dict[str, Any]:
     """What `read_regions` makes of a file."""
@@ -132,7 +130,7 @@ def line(facts: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--folder", type=Path, default=DEFAULT)
+    parser.add_argument("--folder", type=Path, required=True, help="annotation files of other programs")
     parser.add_argument("--json", type=Path, help="Write all figures there.")
     arguments = parser.parse_args()
     rows = [read_facts(path) for path in sorted(arguments.folder.iterdir()) if path.is_file()]

@@ -7,7 +7,7 @@
 - ``overlap``: ``wall_over_max_read_forward``, the forward only waits, twice as long as reading takes; ``..._equal``, just as
   long. Reading alone is the sweep with a forward that takes no time, forward alone the same waits one after the other.
 - ``decodes``: ``decodes_per_tile``, decoded tiles over distinct ones in a sweep of a slide that the cache does not hold, in
-  blocks of 16 cells; only tiles between two columns of blocks are decoded twice, a quarter as many with the usual 64 cells.
+  blocks of 16 cells; only tiles between two columns of blocks are decoded twice, a quarter as many in blocks of 64 cells.
 - ``forward``: ``forward_share_cpu``, time in a real ResNet-18 over all time, patches of 224 px.
 - ``peer``: ``ratio_to_peer``, patches a second over those of `predict_peers.py`'s tiatoolbox where it is installed (or lies in
   ``--packages``), else of its loop; on ``--slide``, else on a made one of 3072 px.

@@ -43,7 +43,7 @@ ROUNDS_HELP = (
     "once: one part of the slides is held out. In folds: train so many times, every slide is held out once. Each slide in turn: "
     "one training for each slide or patient, without it."
 )
-FAST_SPLIT = "Held out: each slide or patient in turn, for the score; the model that is kept has seen all."
+FAST_SPLIT = "Held out: each slide or patient once, for the score; the model that is kept has seen all."
 LEAKY_WARNING = "⚠ Leaky: patches of the same slides on both sides. The score flatters and says nothing of a new slide."
 
 
