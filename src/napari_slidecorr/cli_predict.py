@@ -67,7 +67,8 @@ def predict(
         project, chosen, ids, refused = _loose(sources, run, out, slide)
         report = report or project.folder / REPORT
     if slide and cluster is None:
-        project.predict(slide, chosen, config)  # not begun: it refuses what is unfit
+        _predict_strictly(project, slide, chosen, config, json=json)
+        return
     _predict_all(cluster, project, ids, chosen, config, refused, report, json=json)
 
 
@@ -106,6 +107,20 @@ def _predict_all(
         raise typer.Exit(MISTAKE)
 
 
+def _predict_strictly(
+    project: Project, slides: Sequence[str], run: Path | None, config: PredictConfig, *, json: bool
+) -> None:
+    """Predict the slides that were named, all or, if one is unfit, none."""
+    from napari_slidecorr.cli_progress import shown
+    from napari_slidecorr.cohort_report import percentages
+    from napari_slidecorr.events import Predicted
+
+    with shown(project.predict(slides, run, config), quiet=json) as events:
+        maps = [_map_facts(event) for event in events if isinstance(event, Predicted)]
+    text = "\n".join(f"{one['slide']}  {percentages(one['score'])}  {one['map']}" for one in maps)
+    print_result({"maps": maps}, text, json=json)
+
+
 def _loose(
     sources: Sequence[Path], run: str | None, out: Path | None, slide: Sequence[str] | None
 ) -> tuple[Project, Path, list[str], list[SlideOutcome]]:
@@ -138,6 +153,18 @@ def _run_named(project: Project, name: str | None) -> Path | None:
     raise ProjectError(
         f"{project.folder}: there is no finished run {name!r}; there are {', '.join(runs) or 'none yet'}."
     )
+
+
+def _map_facts(event: Any) -> dict[str, Any]:
+    prediction = event.result
+    return {
+        "slide": prediction.slide_id,
+        "map": event.path,
+        "model": prediction.model_id,
+        "score": prediction.slide_score() if prediction.predicted.any() else None,
+        "area_mm2": prediction.area_mm2(),
+        "cells": int(prediction.predicted.sum()),
+    }
 
 
 def _map_of(outcome: SlideOutcome) -> dict[str, Any]:

@@ -169,23 +169,6 @@ def test_a_report_has_a_line_a_slide(project, tmp_path):
     assert lines[1]["score one"] == lines[0]["mm2 one"] == ""
 
 
-def test_slides_that_are_named_have_a_report_too(project, tmp_path):
-    report = tmp_path / "r.csv"
-    code, out, _ = call(project, "--slide", "s2", "--report", str(report), "--json")
-    told = json.loads(out)
-    assert (code, told["report"]) == (0, str(report))
-    assert [(one["slide"], one["state"]) for one in told["slides"]] == [("s2", "predicted")]
-    with report.open(newline="") as file:
-        assert [(line["slide"], line["cells"]) for line in csv.DictReader(file)] == [("s2", "16")]
-
-
-def test_nothing_begins_when_a_slide_that_is_named_is_unfit(project, tmp_path):
-    cut(project, "s1")
-    code, out, err = call(project, "--slide", "s0", "--slide", "s1", "--report", str(tmp_path / "r.csv"))
-    assert (code, out, "s1.tif" in err) == (2, "", True)
-    assert ((tmp_path / "r.csv").exists(), project.maps("s0")) == (False, [])
-
-
 def test_slides_without_a_project(project, tmp_path):
     cut(project, "s1")
     run, out = project.folder / "runs" / "random", tmp_path / "out"

@@ -212,12 +212,6 @@ def test_what_is_removed_can_be_found_again(labelled):
     assert (labelled.folder / "removed" / "regions" / "2-s1.geojson").exists()
 
 
-@pytest.mark.parametrize(("group", "kept"), [(" Joe ", "Joe"), (" ", "late")])
-def test_blanks_around_the_group_of_an_added_slide_do_not_make_another_patient(labelled, tmp_path, group, kept):
-    (added,) = labelled.add_slides([write_slide(tmp_path / "late.tif", 9)], group=group)
-    assert added.group == Project.open(labelled.folder).cohort[-1].group == kept
-
-
 def test_group_and_mpp_are_kept(labelled):
     labelled.set_group("s1", " Joe ")
     labelled.set_group("s2", "")
