@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from napari_slidecorr.decision import Threshold
 from napari_slidecorr.errors import MapError
-from napari_slidecorr.events import Event, Notice
+from napari_slidecorr.events import Event
 from napari_slidecorr.io import read_map, write_map, write_regions
 from napari_slidecorr.io.atomic import atomic_write_text, make_folder
 from napari_slidecorr.project import Project
@@ -60,7 +59,7 @@ Without the script: open an image and drag files from these folders onto it.
   classes/  one annotation a connected area of a class, with "Mean probability" and "Area mm2"
   tiles/    one tile a patch, with the probability of every class
   regions/  what was labelled by hand
-%(by_hand)s
+
 Settings: %(settings)s.
 Coordinates are pixels of the finest level, from its upper left corner, as QuPath counts them.
 """
@@ -79,8 +78,6 @@ class _Entry:
     image: str
     map: Path | None
     regions: RegionSet
-    file: Path | None = None
-    """Of a slide whose name another slide's file has too, so that QuPath's name of it does not tell which it is."""
 
 
 def export_qupath(
@@ -102,8 +99,7 @@ def export_qupath(
     Returns
     -------
     iterator of Event
-        One a slide, and a `Notice` of slides whose files are called alike; these are in the folder but not in its script.
-        The last is `FolderWritten`. A slide at a time is held.
+        One a slide; the last is `FolderWritten`. A slide at a time is held.
 
     Raises
     ------
@@ -121,13 +117,10 @@ def export_qupath(
 
 def _of_project(project: Project) -> list[_Entry]:
     entries = []
-    files = {slide.id: project.slide_path(slide.id) for slide in project.cohort}
-    names = Counter(file.name for file in files.values())
-    for slide, file in files.items():
-        maps, regions = project.maps(slide), project.regions(slide)
+    for slide in project.cohort:
+        maps, regions = project.maps(slide.id), project.regions(slide.id)
         if maps or len(regions):
-            alike = file if names[file.name] > 1 else None
-            entries.append(_Entry(slide, file.name, maps[-1] if maps else None, regions, alike))
+            entries.append(_Entry(slide.id, project.slide_path(slide.id).name, maps[-1] if maps else None, regions))
     return entries
 
 
@@ -157,26 +150,14 @@ def _export(
     )
     settings = f"{needed}, outlines moved by at most {smooth_um:g} um"
     atomic_write_text(out / SCRIPT, _script(entries, out))
-    by_hand = _by_hand(entries)
-    atomic_write_text(out / README, _README % {"script": SCRIPT, "settings": settings, "by_hand": by_hand})
-    if by_hand:
-        yield Notice(phase="Written", message=" ".join(by_hand.split()), warning=True)
+    atomic_write_text(out / README, _README % {"script": SCRIPT, "settings": settings})
     ids = tuple(entry.slide for entry in entries)
     yield FolderWritten(phase="Written", done=len(ids), total=len(ids), result=ids)
 
 
 def _script(entries: list[_Entry], out: Path) -> str:
-    lines = [f"    {_text(entry.image)}: {_text(entry.slide)}," for entry in entries if entry.file is None]
+    lines = [f"    {_text(entry.image)}: {_text(entry.slide)}," for entry in entries]
     return _SCRIPT % {"folder": _text(str(out)), "slides": "\n".join(lines)}
-
-
-def _by_hand(entries: list[_Entry]) -> str:
-    alike = [f"  {entry.slide}.geojson belongs to {entry.file}" for entry in entries if entry.file is not None]
-    if not alike:
-        return ""
-    return "\n".join(
-        ["", "The script leaves out slides whose files are called alike; drag theirs by hand:", *alike, ""]
-    )
 
 
 def _text(value: str) -> str:
