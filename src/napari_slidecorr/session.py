@@ -244,10 +244,12 @@ class Session:
 
         def pass_end(end: JobEnd) -> None:
             self._job, self._job_title, self._paused = None, "", False
-            if on_end is not None:
-                on_end(end)
-            self.job_ended.emit(end)
-            self._tell_end(title, end)
+            try:
+                if on_end is not None:
+                    on_end(end)
+            finally:
+                self.job_ended.emit(end)
+                self._tell_end(title, end)
 
         self._job = self._runner(make_events, pass_event, pass_end)
         return True

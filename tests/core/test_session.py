@@ -49,6 +49,18 @@ def heard(session):
     return told
 
 
+def test_the_end_is_told_to_all_whatever_its_starter_does_with_it(session, runner, heard):
+    def broken(_end):
+        raise RuntimeError("its dock is gone")
+
+    session.start(list, "Training", on_end=broken)
+    end = JobEnd(JobStatus.COMPLETED)
+    with pytest.raises(RuntimeError, match="gone"):
+        runner.on_end(end)
+    assert not session.busy
+    assert heard[-2:] == [("job_ended", end), ("message", "Training completed.", False)]
+
+
 def test_a_job_starts_speaks_and_ends_once(session, runner, heard):
     own = []
     assert session.start(list, "Training", own.append, own.append)

@@ -72,6 +72,7 @@ class Dock(QScrollArea):
     """
 
     needs_project = True
+    _was_held = False
 
     def __init__(self, viewer: Any) -> None:
         super().__init__()
@@ -132,10 +133,33 @@ class Dock(QScrollArea):
             self._fit_width(0, self.verticalScrollBar().maximum())  # a width that is set counts more than the hint
         return bool(super().eventFilter(watched, event))
 
+    def shut(self) -> None:
+        """Leave the picture as somebody without this dock can use it: it was closed by its x, and is deleted next."""
+
+    def event(self, event: QEvent) -> bool:
+        """Notice when the dock is closed by napari's x."""
+        if event.type() == QEvent.Type.ParentChange:
+            self._on_parent()
+        return bool(super().event(event))
+
+    def _on_parent(self) -> None:
+        """Floating, tabs and other areas move the holder; only the x takes the dock out of it, and else leaves it alone."""
+        if holder_of(self) is not None:
+            self._was_held = True
+        elif self._was_held:
+            timer(0, partial(Dock._end_if_closed, self), self).start()  # so it lives until then, and may be put back
+
+    def _end_if_closed(self) -> None:
+        if self.parentWidget() is None:
+            self.shut()
+            self.deleteLater()
+
     def showEvent(self, event: QShowEvent) -> None:
         """Once it stands in a window, see that the window's closing ends the job."""
         super().showEvent(event)
-        watch_closing(self.window(), self.session)
+        holder = holder_of(self)
+        stands_in = holder.parentWidget() if holder is not None else None  # a floating holder is a window by itself
+        watch_closing((self if stands_in is None else stands_in).window(), self.session)
         if self._join is not None:
             self._join.start()
 

@@ -19,7 +19,7 @@ from napari_slidecorr._napari.live_facts import LiveFacts
 from napari_slidecorr._napari.live_gaze import LiveGaze
 from napari_slidecorr._napari.live_map import OTHER_MAPS, LiveMap
 from napari_slidecorr._napari.live_status import LiveStatus, line
-from napari_slidecorr._napari.live_worker import LiveWorker
+from napari_slidecorr._napari.live_worker import LiveWorker, await_stopped
 from napari_slidecorr._napari.parts import box, button, timer
 from napari_slidecorr._napari.remedy_box import RemedyBox
 from napari_slidecorr._napari.strip_labels import StripLabels
@@ -139,9 +139,10 @@ class LiveDock(Dock):
         self._hear(viewer.cursor.events.position, self._on_cursor)
         self._hear(viewer.layers.events.inserted, self._on_layer)
         stop = weakref.WeakMethod(self.close_worker)  # Qt would keep the dock for ever
-        QCoreApplication.instance().aboutToQuit.connect(lambda: (alive := stop()) and alive())
+        quits = QCoreApplication.instance().aboutToQuit
+        quits.connect(lambda: alive() if (alive := stop()) else await_stopped(CLOSE_S))
         worker = self.worker
-        self.destroyed.connect(lambda: worker.stop(CLOSE_S))
+        self.destroyed.connect(lambda: worker.running and worker.stop(CLOSE_S))  # with the window, without the x
 
     def _hear(self, emitter: Any, slot: Callable[[Any], None]) -> None:
         """Connect an event of the viewer for as long as the dock lives; a method of a deleted dock cannot be disconnected."""
@@ -202,6 +203,11 @@ class LiveDock(Dock):
         self.told.rest("Not running.")
         self.phase.setText("")
         self._show_running()
+
+    def shut(self) -> None:
+        """End, without a wait for the thread, which reads a slide to the end of a block."""
+        self.labels.flush_all()
+        self.stop()
 
     def close_worker(self) -> None:
         """End, and wait for the thread: the program is about to end."""

@@ -101,6 +101,10 @@ class PredictionDock(Dock):
             self.run_choice.setCurrentIndex(0)
         self.job.update_buttons()
 
+    def shut(self) -> None:
+        """End a comparison, whose second map nobody could take away, and let the mouse move the picture."""
+        self.panel.hide_map()
+
     # -- choices ------------------------------------------------------------------------------------------------------
 
     def _predict(self, slides_of: Callable[[], list[str]], only: Box | None) -> bool:

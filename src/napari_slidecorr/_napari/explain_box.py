@@ -17,7 +17,7 @@ from napari_slidecorr._napari.dock import Dock, MessageLine, narrow, refill
 from napari_slidecorr._napari.errands import Errands
 from napari_slidecorr._napari.job_bar import JobBar
 from napari_slidecorr._napari.layers import KEY, find_layer, identity
-from napari_slidecorr._napari.parts import box, button, row
+from napari_slidecorr._napari.parts import box, button, row, while_alive
 from napari_slidecorr._napari.torch_door import load_torch_for_job
 from napari_slidecorr.errors import ModelError, ProjectError, RegionsError
 from napari_slidecorr.events import Event
@@ -177,7 +177,7 @@ class ExplainBox(QWidget):
             yield from explain(project.slide(slide_id), runs[0], place, class_name=class_name, area=area)
 
         self.told.tell("")
-        self._session.start(events, TITLE, on_event=self._on_event, writes=False)
+        self._session.start(events, TITLE, on_event=while_alive(self, self._on_event), writes=False)
 
     def _pixel_at(self, world: Any) -> Box:
         """The level-0 pixel at a place of the viewer, where pixel centres lie on integers."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_slidecorr._napari.job_bar import JobBar
-from napari_slidecorr._napari.parts import button, timer
+from napari_slidecorr._napari.parts import button, timer, while_alive
 from napari_slidecorr._napari.torch_door import load_torch_for_job
 from napari_slidecorr.events import Event, JobEnd, TrainResult
 from napari_slidecorr.fast_config import FastConfig
@@ -98,7 +98,7 @@ class KeepBox(QWidget):
             return fast_train(project, config)
 
         self._save()
-        return self._session.start(events, TITLE, on_end=self._on_kept)
+        return self._session.start(events, TITLE, on_end=while_alive(self, self._on_kept))
 
     def _on_kept(self, end: JobEnd) -> None:
         if isinstance(end.result, TrainResult):

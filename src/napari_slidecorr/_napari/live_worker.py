@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import weakref
+from collections.abc import Iterable
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -26,8 +28,23 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 THREAD_NAME = "slidecorr-live"
+HUNG_S = 60.0
+"""A thread that is to end and still works after so long hangs in a read from a dead drive, and nobody waits for it."""
+
+_stopped: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+"""Threads that were told to end, and may be at work for a moment still."""
+
 PROGRESS_S = 0.1
 """Progress is told at most so often; what else happens is always told."""
+
+
+def await_stopped(seconds: float) -> bool:
+    """Wait so long for threads that were told to end; False when one still works after that time."""
+    until = time.monotonic() + seconds
+    threads = tuple(_stopped)
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))
+    return not any(thread.is_alive() for thread in threads)
 
 
 class LiveWorker(QObject):
@@ -64,10 +81,9 @@ class LiveWorker(QObject):
 
     def start(self, project: Project, config: FastConfig) -> LiveWishes:
         """Begin anew with a project; gives the wishes to be filled, what was begun before ends."""
-        before = self._thread
-        self.wishes.close()
+        self.stop()
+        before = tuple(_stopped)
         self.wishes = LiveWishes()
-        self._number += 1
         arguments = self._number, project, config, self.wishes, before
         self._thread = threading.Thread(target=self._run, args=arguments, name=THREAD_NAME, daemon=True)
         self._thread.start()
@@ -78,10 +94,9 @@ class LiveWorker(QObject):
         self.wishes.close()
         thread, self._thread = self._thread, None
         self._number += 1  # what is still on its way is not delivered any more
-        if thread is None or seconds <= 0:
-            return True
-        thread.join(seconds)
-        return not thread.is_alive()
+        if thread is not None:
+            _stopped.add(thread)
+        return seconds <= 0 or await_stopped(seconds)
 
     def _run(
         self,
@@ -89,11 +104,11 @@ class LiveWorker(QObject):
         project: Project,
         config: FastConfig,
         wishes: LiveWishes,
-        before: threading.Thread | None,
+        before: Iterable[threading.Thread],
     ) -> None:
-        """In the thread: at any time only one works, so that one owns torch."""
-        if before is not None:
-            before.join()
+        """In the thread: at any time only one works, so that one owns torch; also when its dock was closed and reopened."""
+        for thread in before:
+            thread.join(HUNG_S)
         error: BaseException | None = None
         try:
             if not wishes.closed:

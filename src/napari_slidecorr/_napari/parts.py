@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from qtpy.compat import isalive
 from qtpy.QtCore import QObject, QTimer
 from qtpy.QtWidgets import QGroupBox, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
@@ -34,6 +35,16 @@ def box(title: str, *widgets: QWidget) -> QGroupBox:
     for widget in widgets:
         layout.addWidget(widget)
     return made
+
+
+def while_alive(owner: QObject, slot: Callable[[Any], Any]) -> Callable[[Any], None]:
+    """Give a slot for a job that goes on when its dock is closed: it does nothing once its owner is deleted."""
+
+    def heard(argument: Any) -> None:
+        if isalive(owner):
+            slot(argument)
+
+    return heard
 
 
 def timer(milliseconds: int, action: Callable[[], Any], parent: QObject | None = None) -> QTimer:

@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QCheckBox, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_slidecorr._napari.job_bar import JobBar
 from napari_slidecorr._napari.live_facts import cell, plain_table
-from napari_slidecorr._napari.parts import button
+from napari_slidecorr._napari.parts import button, while_alive
 from napari_slidecorr._napari.torch_door import load_torch_for_job
 from napari_slidecorr.events import Event, JobEnd
 from napari_slidecorr.fast_config import FastConfig
@@ -99,7 +99,11 @@ class RemedyBox(QWidget):
         """
         project, config, nets = self._session.require_project(), self._config(), self.with_adapters.isChecked()
         started = self._session.start(
-            lambda: _events(project, config, nets=nets), TITLE, self._on_event, self._on_end, writes=False
+            lambda: _events(project, config, nets=nets),
+            TITLE,
+            while_alive(self, self._on_event),
+            while_alive(self, self._on_end),
+            writes=False,
         )
         if started:
             self.report = None

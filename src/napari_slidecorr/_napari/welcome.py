@@ -9,7 +9,7 @@ from qtpy.QtCore import QStandardPaths, Qt, Signal
 from qtpy.QtWidgets import QFileDialog, QLabel, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_slidecorr._napari.job_bar import JobBar, say_not_now
-from napari_slidecorr._napari.parts import box, button, row
+from napari_slidecorr._napari.parts import box, button, row, while_alive
 from napari_slidecorr.io import PICTURE_SUFFIXES, SLIDE_SUFFIXES
 from napari_slidecorr.project_file import FILE
 from napari_slidecorr.recent_projects import RecentProject, recent_projects
@@ -71,6 +71,8 @@ class Welcome(QWidget):
         dock.listen(self._session.job_started, self._on_start)
         dock.listen(self._session.job_ended, self._on_end)
         self._on_end(None)
+        if self.job.is_running:
+            self._on_start(TITLE)
 
     def _sample_door(self) -> QWidget:
         self.sample_button = button(
@@ -116,7 +118,8 @@ class Welcome(QWidget):
 
             return make_sample_project(folder)
 
-        return self._session.start(events, TITLE, on_event=self.job.show_event, on_end=self._on_made)
+        on_event, on_end = while_alive(self, self.job.show_event), while_alive(self, self._on_made)
+        return self._session.start(events, TITLE, on_event, on_end)
 
     def refresh(self) -> None:
         """Look, in a thread, which projects were open last, and which of them are there."""
