@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from napari_slidecorr.errors import ProjectError, SlideCorrError
+from napari_slidecorr.events import Event
 from napari_slidecorr.regions import IGNORE, RegionSet
 
 if TYPE_CHECKING:
@@ -13,6 +15,19 @@ if TYPE_CHECKING:
     from napari_slidecorr.project_folder import ProjectFolder
 
 Change = Callable[[RegionSet], RegionSet]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassesChanged(Event):
+    """Regions and classes are changed.
+
+    Attributes
+    ----------
+    result : list of str
+        Ids of the slides whose regions were changed.
+    """
+
+    result: list[str]
 
 
 def reclassed(regions: RegionSet, old: str, new: str) -> RegionSet:
@@ -35,8 +50,10 @@ def change_everywhere(
     colors: Mapping[str, Color] | None = None,
     *,
     leave: Iterable[str] = (),
-) -> list[str]:
+) -> Iterator[Event]:
     """Change the regions of all slides, then the classes of the project; when one cannot be written, none is changed.
+
+    Closing the stream takes back what was written; the last event is `ClassesChanged`.
 
     Parameters
     ----------
@@ -49,10 +66,9 @@ def change_everywhere(
     leave : iterable of str
         Ids of slides whose regions are changed elsewhere, because they are open.
 
-    Returns
-    -------
-    list of str
-        Ids of the slides that were changed.
+    Yields
+    ------
+    Event
 
     Raises
     ------
@@ -62,31 +78,37 @@ def change_everywhere(
         If something cannot be written; what had been written is as before.
     """
     left = set(leave)
-    before = {slide.id: project.regions(slide.id) for slide in project.cohort if slide.id not in left}
+    ids = [slide.id for slide in project.cohort if slide.id not in left]
+    before: dict[str, RegionSet] = {}
+    for done, slide_id in enumerate(ids):
+        yield Event(phase="Reading regions", done=done, total=len(ids))
+        before[slide_id] = project.regions(slide_id)
     after = {slide_id: change(regions) for slide_id, regions in before.items()}
+    wanted = [slide_id for slide_id in ids if after[slide_id] is not before[slide_id]]
     old_classes, old_colors = project.classes, project.colors
     written: list[str] = []
     try:
-        for slide_id, regions in after.items():
-            if regions is not before[slide_id]:
-                project.save_regions(slide_id, regions)
-                written.append(slide_id)
-        project.set_classes(classes, colors)
-    except SlideCorrError as error:
+        for done, slide_id in enumerate(wanted):
+            yield Event(phase="Writing regions", done=done, total=len(wanted))
+            project.save_regions(slide_id, after[slide_id])
+            written.append(slide_id)
+        joined = [name for name in project.classes if name not in (*old_classes, *classes)]  # by an import meanwhile
+        project.set_classes([*classes, *joined], colors)
+    except BaseException as error:
         _put_back(project, {slide_id: before[slide_id] for slide_id in written}, error)
         if project.classes != old_classes:
             project.set_classes(old_classes, {name: old_colors[name] for name in old_classes})
         raise
-    return written
+    yield ClassesChanged(phase="Class changed", done=len(ids), total=len(ids), result=written)
 
 
-def _put_back(project: ProjectFolder, before: Mapping[str, RegionSet], cause: SlideCorrError) -> None:
+def _put_back(project: ProjectFolder, before: Mapping[str, RegionSet], cause: BaseException) -> None:
     for slide_id, regions in before.items():
         try:
             project.save_regions(slide_id, regions)
         except SlideCorrError as error:
             raise ProjectError(
-                f"{slide_id}: its regions have the new class and those of later slides the old one ({cause}); make room "
+                f"{slide_id}: its regions have the new class and those of later slides the old one ({cause or 'cancelled'}); make room "
                 "on the disk and change the class again."
             ) from error
 

@@ -265,10 +265,12 @@ def test_classes_are_added_renamed_recoloured_and_deleted_on_all_slides(dock, mo
     assert "already" in dock.message.text()
     color = project.colors[B]
     assert dock.classes.rename_class(B, "fat")
+    wait_idle(qtbot, dock)
     assert project.classes == (A, "fat", "necrosis")
     assert project.colors["fat"] == color
     assert [region.class_name for region in saved(dock, "two")] == ["fat"]
     assert dock.classes.rename_class(A, "cancer")
+    wait_idle(qtbot, dock)
     assert [region.class_name for region in saved(dock)] == ["cancer"]
     assert not dock.classes.rename_class("cancer", "fat")
     monkeypatch.setattr(QColorDialog, "getColor", lambda *_, **__: QColor(1, 2, 3))
@@ -279,12 +281,21 @@ def test_classes_are_added_renamed_recoloured_and_deleted_on_all_slides(dock, mo
     qtbot.waitUntil(lambda: dock.classes.table.text("cancer", COHORT).startswith("1:"), timeout=60_000)
     asked = answer_deletion(monkeypatch, "Keep")
     dock.classes.delete_button.click()
+    wait_idle(qtbot, dock)
     assert "1 regions on 1 slides" in asked[0]
     assert project.classes == ("fat", "necrosis")
     assert [region.class_name for region in saved(dock)] == [""]
     dock.tool_box.undo_button.click()
     dock.tool_box.redo_button.click()
     assert [region.class_name for region in dock.desk.editor.regions] == [""]
+
+
+def wait_idle(qtbot, dock):
+    qtbot.waitUntil(lambda: not dock.session.busy, timeout=60_000)
+
+
+def project_ids(dock):
+    return [slide.id for slide in dock.session.project.cohort]
 
 
 def answer_deletion(monkeypatch, start):
@@ -311,6 +322,7 @@ def test_a_class_is_deleted_with_its_regions_and_comes_back_by_undo(dock, monkey
     assert project.classes == (A, B)
     answer_deletion(monkeypatch, "Delete its regions")
     dock.classes.delete_button.click()
+    wait_idle(qtbot, dock)
     assert "2 regions on 2 slides" in asked[0]
     assert project.classes == (A,)
     for slide_id in ("one", "two"):
@@ -337,15 +349,16 @@ def test_what_is_not_counted_yet_is_not_called_none(dock, qtbot, monkeypatch):
     assert "1 regions on 1 slides" in asked[1]
 
 
-def test_slides_that_a_class_change_reaches_are_told(dock):
+def test_slides_that_a_class_change_reaches_are_told(dock, qtbot):
     dock.session.project.save_regions("two", RegionSet((square(0, 0, 100, B),)))
     told = []
     dock.session.regions_changed.connect(told.append)
     dock.classes.delete_class(B, with_regions=True)
+    wait_idle(qtbot, dock)
     assert told == ["two"]
 
 
-def test_a_class_is_merged_into_another_on_all_slides(dock, monkeypatch):
+def test_a_class_is_merged_into_another_on_all_slides(dock, monkeypatch, qtbot):
     project = dock.session.project
     project.save_regions("two", RegionSet((square(0, 0, 100, B), square(200, 0, 100))))
     dock.desk.editor.set_regions(RegionSet((square(0, 0, 100, B),)))
@@ -353,6 +366,7 @@ def test_a_class_is_merged_into_another_on_all_slides(dock, monkeypatch):
     offered = []
     monkeypatch.setattr(QInputDialog, "getItem", lambda *args, **_: offered.append(args[3]) or (A, True))
     dock.classes.merge_button.click()
+    wait_idle(qtbot, dock)
     assert offered == [[A, IGNORE]]
     assert project.classes == (A,)
     assert dock.desk.current_class == A
@@ -366,7 +380,7 @@ def test_a_class_is_merged_into_another_on_all_slides(dock, monkeypatch):
     assert "no other class" in dock.message.text()
 
 
-def test_a_merge_that_cannot_be_written_changes_no_slide(dock, monkeypatch):
+def test_a_merge_that_cannot_be_written_changes_no_slide(dock, monkeypatch, qtbot):
     project = dock.session.project
     (more := project.folder.parent / "more").mkdir()
     project.add_slides([write_slide(more / "three.tif", seed=5)])
@@ -380,10 +394,80 @@ def test_a_merge_that_cannot_be_written_changes_no_slide(dock, monkeypatch):
         write(slide_id, regions)
 
     monkeypatch.setattr(project, "save_regions", full)
-    assert not dock.classes.merge_classes(B, A)
+    dock.desk.editor.set_regions(RegionSet((square(0, 0, 100, B),)))
+    assert dock.classes.merge_classes(B, A)
+    wait_idle(qtbot, dock)
     assert "no space" in dock.message.text()
     assert project.classes == (A, B)
-    assert [region.class_name for slide_id in ("two", "three") for region in saved(dock, slide_id)] == [B, B]
+    assert [region.class_name for slide_id in project_ids(dock) for region in saved(dock, slide_id)] == [B, B, B]
+
+
+class Halted:
+    """A disk that takes the regions of a slide when it is let go."""
+
+    def __init__(self, monkeypatch, project, slide_id):
+        self.reached, self.gate = threading.Event(), threading.Event()
+        write = project.save_regions
+
+        def save(wanted, regions):
+            if wanted == slide_id and not self.gate.is_set():
+                self.reached.set()
+                assert self.gate.wait(20)
+            write(wanted, regions)
+
+        monkeypatch.setattr(project, "save_regions", save)
+
+
+@pytest.fixture
+def halted(dock, monkeypatch, qtbot):
+    """Stroma is on its way to be fat on slide two, and then on three; slide one, which is in view, has some too."""
+    (more := dock.session.project.folder.parent / "more").mkdir()
+    dock.session.project.add_slides([write_slide(more / "three.tif", seed=5)])
+    for slide_id in ("two", "three"):
+        dock.session.project.save_regions(slide_id, RegionSet((square(0, 0, 100, B),)))
+    dock.desk.editor.set_regions(RegionSet((square(0, 0, 100, B),)))
+    made = Halted(monkeypatch, dock.session.project, "two")
+    assert dock.classes.rename_class(B, "fat")
+    qtbot.waitUntil(made.reached.is_set, timeout=60_000)
+    yield made
+    made.gate.set()
+
+
+def test_a_class_changes_behind_a_window_that_lives(dock, halted, qtbot):
+    assert not dock.classes.buttons.isEnabled()
+    assert not dock.classes.job.isHidden()
+    assert [region.class_name for region in saved(dock)] == [B]  # what was pending is saved first
+    dock.desk.editor.set_regions(RegionSet((*dock.desk.editor.regions, square(200, 0, 100, B))))
+    dock.desk.flush()
+    dock.stage.show("two")
+    qtbot.wait(300)
+    assert dock.session.current_slide == "one"  # regions that are being written are not opened
+    halted.gate.set()
+    wait_idle(qtbot, dock)
+    assert dock.session.project.classes == (A, "fat")
+    assert [region.class_name for region in saved(dock)] == ["fat", "fat"]
+    assert dock.classes.buttons.isEnabled()
+    dock.tool_box.undo_button.click()
+    assert [region.class_name for region in dock.desk.editor.regions] == ["fat"]
+    qtbot.waitUntil(lambda: dock.session.current_slide == "two", timeout=60_000)
+    assert [region.class_name for region in dock.desk.editor.regions] == ["fat"]
+    assert dock.session.project.classes == (A, "fat")
+
+
+def test_a_slide_whose_layer_is_closed_meanwhile_follows(dock, halted, qtbot):
+    dock.viewer.layers.remove(layer_of(dock))
+    halted.gate.set()
+    wait_idle(qtbot, dock)
+    assert [region.class_name for slide_id in project_ids(dock) for region in saved(dock, slide_id)] == ["fat"] * 3
+    assert dock.session.project.classes == (A, "fat")
+
+
+def test_a_class_change_that_is_cancelled_is_taken_back(dock, halted, qtbot):
+    dock.classes.job.cancel.click()
+    halted.gate.set()
+    wait_idle(qtbot, dock)
+    assert [region.class_name for slide_id in project_ids(dock) for region in saved(dock, slide_id)] == [B, B, B]
+    assert dock.session.project.classes == (A, B)
 
 
 def test_import_adds_and_says_what_it_left_out(dock, tmp_path, qtbot):

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QColorDialog, QGroupBox, QInputDialog, QLabel, QMessageBox, QSizePolicy, QVBoxLayout
 
-from napari_slidecorr._napari import layers
+from napari_slidecorr._napari import class_job, layers
 from napari_slidecorr._napari.class_table import ClassTable, Tally, tally, warnings_about
 from napari_slidecorr._napari.desk import Desk
 from napari_slidecorr._napari.errands import Errands
+from napari_slidecorr._napari.job_bar import JobBar
 from napari_slidecorr._napari.parts import button, row
 from napari_slidecorr._napari.region_editor import RegionEditor
-from napari_slidecorr.class_changes import change_everywhere, reclassed, renamed_classes, without
+from napari_slidecorr.class_changes import reclassed, without
 from napari_slidecorr.errors import ProjectError, SlideCorrError
-from napari_slidecorr.regions import IGNORE, RegionSet
+from napari_slidecorr.events import Event
+from napari_slidecorr.regions import IGNORE
 
 if TYPE_CHECKING:
     from napari_slidecorr.project import Project
@@ -54,6 +56,7 @@ class ClassBox(QGroupBox):
         self.delete_button = button(
             "Delete ...", "Delete the chosen class, with or without its regions.", self._ask_delete
         )
+        self.job = JobBar(desk.session, class_job.TITLE)
         self.warning = QLabel()
         self.warning.setWordWrap(True)
         self.warning.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
@@ -61,10 +64,11 @@ class ClassBox(QGroupBox):
         every = (self.add_button, self.rename_button, self.color_button, self.merge_button, self.delete_button)
         for each in every:
             each.setMinimumWidth(40)
-        buttons = row(*every)
-        buttons.layout().setSpacing(4)
-        for widget in (self.table, buttons, self.warning):
+        self.buttons = row(*every)
+        self.buttons.layout().setSpacing(4)
+        for widget in (self.table, self.buttons, self.job, self.warning):
             layout.addWidget(widget)
+        self._show_job()
 
     def add_class(self, name: str) -> bool:
         """Add a class and make it the current one."""
@@ -80,7 +84,7 @@ class ClassBox(QGroupBox):
         return self._attempt(add)
 
     def rename_class(self, old: str, new: str) -> bool:
-        """Give a class another name, on all slides; the regions of all are written, or none."""
+        """Start to give a class another name, on all slides; the regions of all are written, or none."""
 
         def rename() -> None:
             _check_new(self.session.require_project(), new.strip())
@@ -89,7 +93,7 @@ class ClassBox(QGroupBox):
         return new.strip() == old or self._attempt(rename)
 
     def merge_classes(self, old: str, into: str) -> bool:
-        """Let a class become another one of the project, on all slides; the regions of all are written, or none."""
+        """Start to let a class become another one of the project; the regions of all slides are written, or none."""
 
         def merge() -> None:
             if into == old or into not in (*self.session.require_project().classes, IGNORE):
@@ -101,7 +105,7 @@ class ClassBox(QGroupBox):
         return self._attempt(merge)
 
     def delete_class(self, name: str, *, with_regions: bool = False) -> bool:
-        """Delete a class; its regions on all slides go too, or stay without a class."""
+        """Start to delete a class; its regions on all slides go too, or stay without a class."""
         return self._attempt(lambda: self._delete(name) if with_regions else self._replace(name, ""))
 
     def recolour_class(self, name: str, color: tuple[int, int, int]) -> bool:
@@ -128,6 +132,25 @@ class ClassBox(QGroupBox):
             self._errands.run(
                 lambda: _count_all(project), partial(self._on_counted, project, classes), self._on_not_counted
             )
+
+    def show_event(self, event: Event) -> None:
+        """Show how far the change of a class is."""
+        if self.job.is_running:
+            self.job.show_event(event)
+
+    def on_job(self, _told: object) -> None:
+        """A job has begun, or ended; one that changed a class has made the counts wrong."""
+        if self._show_job():
+            self._tallies.clear()
+            self.count_all()
+
+    def _show_job(self) -> bool:
+        """Show the job if it is one of ours; whether one of ours was shown and is over."""
+        over = not self.job.isHidden() and not self.job.is_running
+        self.buttons.setEnabled(not self.job.is_running)
+        self.job.setVisible(self.job.is_running)
+        (self.job.begin if self.job.is_running else self.job.rest)()
+        return over
 
     def _on_counted(self, project: Project, classes: tuple[str, ...], tallies: dict[str, Tally]) -> None:
         """Take over what was counted, unless the classes are others now."""
@@ -235,35 +258,23 @@ class ClassBox(QGroupBox):
 
     def _replace(self, old: str, new: str) -> None:
         """Give the regions of a class another one, or none, everywhere."""
-        current, changed = self._change(old, new, lambda regions: reclassed(regions, old, new))
-        for editor in self.desk.editors():
-            editor.rename_class(old, new)
-        self._changed(new if current == old else current, changed)
+        class_job.change_class(
+            self.desk,
+            old,
+            new,
+            lambda regions: reclassed(regions, old, new),
+            lambda editor: editor.rename_class(old, new),
+        )
 
     def _delete(self, name: str) -> None:
         """Take a class and its regions away; on open slides that can be undone, which brings the class back too."""
-        current, changed = self._change(name, "", lambda regions: without(regions, name))
-        for editor in self.desk.editors():
-            editor.set_regions(without(editor.regions, name))
-        self._changed("" if current == name else current, changed)
-
-    def _change(self, old: str, new: str, change: Callable[[RegionSet], RegionSet]) -> tuple[str, list[str]]:
-        """Write what changes on slides that are not open, and the classes; gives the class that was current, and their ids."""
-        project, current = self.session.require_project(), self.desk.current_class
-        if self.session.busy:
-            raise ProjectError(f"{self.session.job_title} still runs and uses the classes; wait for it, or cancel it.")
-        self.desk.flush()
-        classes, colors = renamed_classes(project, old, new)
-        leave = [editor.slide_id for editor in self.desk.editors()]
-        return current, change_everywhere(project, change, classes, colors, leave=leave)
-
-    def _changed(self, current: str, changed: list[str]) -> None:
-        self.desk.flush()
-        self._tallies.clear()
-        self.desk.take_class(current)
-        self.count_all()
-        for slide_id in changed:
-            self.session.regions_changed.emit(slide_id)
+        class_job.change_class(
+            self.desk,
+            name,
+            "",
+            lambda regions: without(regions, name),
+            lambda editor: editor.set_regions(without(editor.regions, name)),
+        )
 
 
 def _count_all(project: Project) -> dict[str, Tally]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, Signal
 
-from napari_slidecorr._napari import layers
+from napari_slidecorr._napari import class_job, layers
 from napari_slidecorr._napari.desk import Desk
 from napari_slidecorr._napari.errands import Errands
 from napari_slidecorr._napari.parts import timer
@@ -153,6 +153,9 @@ class Stage(QObject):
 
         Between pixels and micrometres no zoom can stay, and layers of both cannot be shown together.
         """
+        if self.session.job_title == class_job.TITLE:
+            timer(PAINT_MS, lambda: self._place(opened), self).start()
+            return
         tool = self._tool()
         if self._stands_in_other_units(opened.slide):
             self._remove_others(opened.slide.id)

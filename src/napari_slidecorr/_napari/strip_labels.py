@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import shapely
 from qtpy.QtCore import QObject
 
+from napari_slidecorr._napari import class_job
 from napari_slidecorr._napari.desk import Desk
 from napari_slidecorr._napari.parts import timer
 from napari_slidecorr._napari.region_editor import TRY_AGAIN_MS
@@ -41,8 +42,9 @@ class StripLabels(QObject):
         self._savers: dict[str, RegionSaver] = {}
         self._again_timer = timer(TRY_AGAIN_MS, self._try_again, self)
         self.telling = False
-        desk.opened.connect(self._hand_over)
-        parent.destroyed.connect(partial(desk.opened.disconnect, self._hand_over, missing_ok=True))
+        for signal, slot in ((desk.opened, self._hand_over), (desk.session.job_started, self._on_job)):
+            signal.connect(slot)
+            parent.destroyed.connect(partial(signal.disconnect, slot, missing_ok=True))
 
     def add(self, slide_id: str, box: Box, class_name: str) -> None:
         """Make a patch a region of a class.
@@ -55,6 +57,8 @@ class StripLabels(QObject):
         project = self._desk.session.require_project()
         if project.read_only:
             raise ProjectError(project.read_only)
+        if self._desk.session.job_title == class_job.TITLE:
+            raise ProjectError("A class is being changed on all slides; label the patch when that is done.")
         height, width = project.slide(slide_id).shape
         polygon = shapely.box(max(box.y0, 0), max(box.x0, 0), min(box.y1, height), min(box.x1, width))
         region = Region(class_name, polygon)
@@ -102,6 +106,9 @@ class StripLabels(QObject):
             session.regions_changed.emit(slide_id)
         finally:
             self.telling = False
+
+    def _on_job(self, _title: str) -> None:
+        self.flush_all()
 
     def _try_again(self) -> None:
         self._again_timer.stop()
