@@ -130,6 +130,11 @@ def test_runs_have_names_of_their_own(project):
     assert [run.name for run in project.runs()] == ["mine"]
 
 
+def test_features_take_no_settings_of_the_head(project):
+    outcome = CliRunner().invoke(app, ["features", str(project.folder), *QUICK, "--centring", "0.5"])
+    assert (outcome.exit_code, "No such option" in outcome.output) == (2, True)
+
+
 def test_two_at_once_get_a_folder_each(project):
     trainings = [fast_train(project, CONFIG), fast_train(project, CONFIG), project.train(SHORT), project.train(SHORT)]
     for events in trainings:
