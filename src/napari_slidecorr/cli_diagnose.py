@@ -30,7 +30,7 @@ def diagnose(
 ) -> None:
     """Say whether a model learnt the tissue or the slide, and write a report: one page, pictures and JSON."""
     from napari_slidecorr.cli_progress import shown
-    from napari_slidecorr.diagnosis_report import as_text, write_report
+    from napari_slidecorr.diagnosis_report import as_text, check_folder, write_report
     from napari_slidecorr.diagnostics.diagnosis import summary
     from napari_slidecorr.events import drain
     from napari_slidecorr.project import Project
@@ -43,12 +43,14 @@ def diagnose(
     for folder in folders:
         if project_of(folder).resolve() != home.resolve():
             raise ProjectError(f"{folder}: it is a run of another project than {runs[0]}; diagnose them one by one.")
+    target = out or folders[0] / "diagnosis"
+    check_folder(target)
     found = []
     for folder in folders:
         with shown(diagnose_run(project, folder, device=device, per_slide=per_slide), quiet=json) as events:
             found.append(drain(events))
     curves = {folder.name: read_run(folder).curve for folder in folders}
-    page = write_report(out or folders[0] / "diagnosis", found, curves)
+    page = write_report(target, found, curves)
     told = [summary(one) for one in found]
     result = {**told[0], "report": page} if len(told) == 1 else {"runs": told, "report": page}
     print_result(result, "\n\n".join([*(as_text(one) for one in found), str(page)]), json=json)

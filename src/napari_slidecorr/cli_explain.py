@@ -9,7 +9,7 @@ import typer
 
 from napari_slidecorr.cli_diagnose import project_of
 from napari_slidecorr.cli_output import print_result, told_in_one_sentence
-from napari_slidecorr.errors import ConfigError
+from napari_slidecorr.errors import ConfigError, ProjectError
 from napari_slidecorr.geometry import Box
 
 if TYPE_CHECKING:
@@ -69,6 +69,11 @@ def _slide(run: Path, name: str) -> Slide:
     from napari_slidecorr.io import open_slide
     from napari_slidecorr.project import Project
 
-    if Path(name).exists():
+    try:
+        project = Project.open(project_of(run))
+    except ProjectError:
+        if not Path(name).exists():
+            raise
         return open_slide(Path(name))
-    return Project.open(project_of(run)).slide(name)
+    known = name in {slide.id for slide in project.cohort}
+    return project.slide(name) if known or not Path(name).exists() else open_slide(Path(name))

@@ -53,6 +53,8 @@ def export(
     from napari_slidecorr.io import read_map, write_map
     from napari_slidecorr.project import Project
 
+    if not qupath:
+        _check_options(out, threshold, smooth_um)
     project = Project.open(source) if is_project(source) else None
     if qupath:
         if slide:
@@ -66,6 +68,15 @@ def export(
         path = source
         write_map(out, read_map(source), threshold=threshold, smooth_um=smooth_um)
     print_result({"map": path, "out": out}, f"{path} -> {out}", json=json)
+
+
+def _check_options(out: Path, threshold: Threshold, smooth_um: float) -> None:
+    """Refuse what a file of that kind could not heed."""
+    name = out.name.lower()
+    if threshold is not None and name.endswith((".ome.tif", ".ome.zarr")):
+        raise ConfigError(f"--threshold {threshold:g}: {out.name} keeps all probabilities; leave it out.")
+    if smooth_um and (not name.endswith(".geojson") or name.endswith(".tiles.geojson")):
+        raise ConfigError(f"--smooth-um {smooth_um:g}: {out.name} has no outlines of classes; leave it out.")
 
 
 def _qupath(source: Project | Path, out: Path, threshold: Threshold, smooth_um: float, *, json: bool) -> None:

@@ -16,8 +16,12 @@ Folder = Annotated[Path, typer.Argument(metavar="PROJECT", help="A project's fol
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
+_OF_FEATURES = {"backbone", "weights", "size_px", "mpp", "overlap", "stain", "batch_size", "device", "seed"}
+"""The settings that decide features; the others are about the head."""
+
+
 @told_in_one_sentence
-@options_from(FastConfig)
+@options_from(FastConfig, only=_OF_FEATURES)
 def features(
     folder: Folder,
     config: FastConfig,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -16,22 +16,37 @@ import typer
 from napari_slidecorr.errors import ConfigError
 from napari_slidecorr.settings import SettingField, fields_of, from_json
 
+GIVEN = "given"
 NONE = "none"
 """What one writes for a setting that may be empty, for example ``--mpp none``."""
 
 
-def options_from(config_type: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Replace a command's ``config`` parameter by options, one for each setting of a config type."""
-    options = {field.name: _option(field, kinds) for field, kinds in settings_of(config_type)}
+def options_from(
+    config_type: type, *, only: Collection[str] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Replace a command's ``config`` parameter by options, one for each setting of a config type.
+
+    A parameter ``given`` of the command, if it has one, receives the names of the settings that were given.
+
+    Parameters
+    ----------
+    only : collection of str, optional
+        The settings that matter to the command; all when left out.
+    """
+    fields = settings_of(config_type)
+    options = {field.name: _option(field, kinds) for field, kinds in fields if only is None or field.name in only}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+
         @functools.wraps(command)
         def with_config(**values: Any) -> None:
             given = {name: values.pop(name) for name in options}
+            if GIVEN in signature.parameters:
+                values[GIVEN] = frozenset(name for name, value in given.items() if value is not None)
             command(**values, config=config_from(config_type, given))
 
-        signature = inspect.signature(command, eval_str=True)
-        own = [parameter for parameter in signature.parameters.values() if parameter.name != "config"]
+        own = [parameter for parameter in signature.parameters.values() if parameter.name not in ("config", GIVEN)]
         with_config.__signature__ = signature.replace(parameters=[*own, *options.values()])  # type: ignore[attr-defined]
         with_config.__annotations__ = {p.name: p.annotation for p in (*own, *options.values())}
         return with_config
@@ -69,6 +84,42 @@ def config_from(config_type: type, given: Mapping[str, Any]) -> Any:
         For a value that is not allowed, and for an option that the chosen kind does not have.
     """
     return from_json(config_type, _nested_values(config_type, given))
+
+
+def check_same(given: Collection[str], config: Any, own: Any) -> None:
+    """Make sure that what was given is what something was begun with.
+
+    Parameters
+    ----------
+    given : collection of str
+        Names of settings.
+    config, own : config
+        What they were given as, and what it was begun with.
+
+    Raises
+    ------
+    ConfigError
+        If one differs; names it and both values.
+    """
+    now, then = _flat(config), _flat(own)
+    for name in sorted(given):
+        if now.get(name) != then.get(name):
+            raise ConfigError(
+                f"It was begun with other settings ({name}: {then.get(name)} then, {now.get(name)} now); leave {flag(name)} "
+                "out, or start anew."
+            )
+
+
+def _flat(config: Any) -> dict[str, Any]:
+    """All settings of a config by the names of their options."""
+    values: dict[str, Any] = {}
+    for field in fields_of(type(config)):
+        value = getattr(config, field.name)
+        if len(field.nested) != 1:
+            values[field.name] = _kind(type(value)) if field.nested else value
+        if field.nested:
+            values |= _flat(value)
+    return values
 
 
 def _nested_values(config_type: type, given: Mapping[str, Any]) -> dict[str, Any]:

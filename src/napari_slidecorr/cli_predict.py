@@ -67,7 +67,7 @@ def predict(
         project, chosen, ids, refused = _loose(sources, run, out, slide)
         report = report or project.folder / REPORT
     if slide and cluster is None:
-        _predict_strictly(project, slide, chosen, config, json=json)
+        _predict_strictly(project, slide, chosen, config, report, json=json)
         return
     _predict_all(cluster, project, ids, chosen, config, refused, report, json=json)
 
@@ -87,7 +87,7 @@ def _predict_all(
     from napari_slidecorr.cli_progress import shown
     from napari_slidecorr.cluster import predict_cohort_on
     from napari_slidecorr.cohort_prediction import predict_cohort
-    from napari_slidecorr.cohort_report import as_table, facts, in_total, write_csv
+    from napari_slidecorr.cohort_report import as_table, in_total
     from napari_slidecorr.events import drain
 
     start = time.monotonic()
@@ -97,28 +97,33 @@ def _predict_all(
         work = predict_cohort_on(cluster, project, ids, run, config)
     with shown(work, quiet=json, mixed=cluster is not None) as events:
         outcomes = [*drain(events), *refused]
-    if report:
-        write_csv(report, outcomes)
-    maps = [_map_of(one) for one in outcomes if one.state != "failed"]
-    text = [as_table(outcomes), in_total(outcomes, time.monotonic() - start)]
-    text += [str(report)] if report else []
-    print_result({"maps": maps, "slides": list(map(facts, outcomes)), "report": report}, "\n".join(text), json=json)
+    _tell(outcomes, report, [as_table(outcomes), in_total(outcomes, time.monotonic() - start)], json=json)
     if any(one.state == "failed" for one in outcomes):
         raise typer.Exit(MISTAKE)
 
 
 def _predict_strictly(
-    project: Project, slides: Sequence[str], run: Path | None, config: PredictConfig, *, json: bool
+    project: Project, slides: Sequence[str], run: Path | None, config: PredictConfig, report: Path | None, *, json: bool
 ) -> None:
     """Predict the slides that were named, all or, if one is unfit, none."""
     from napari_slidecorr.cli_progress import shown
+    from napari_slidecorr.cohort_prediction import outcomes_of
     from napari_slidecorr.cohort_report import percentages
-    from napari_slidecorr.events import Predicted
 
     with shown(project.predict(slides, run, config), quiet=json) as events:
-        maps = [_map_facts(event) for event in events if isinstance(event, Predicted)]
-    text = "\n".join(f"{one['slide']}  {percentages(one['score'])}  {one['map']}" for one in maps)
-    print_result({"maps": maps}, text, json=json)
+        outcomes = outcomes_of(events)
+    _tell(outcomes, report, [f"{one.slide}  {percentages(one.score)}  {one.map}" for one in outcomes], json=json)
+
+
+def _tell(outcomes: Sequence[SlideOutcome], report: Path | None, text: list[str], *, json: bool) -> None:
+    """Write the report, if one is wanted, and print."""
+    from napari_slidecorr.cohort_report import facts, write_csv
+
+    if report:
+        write_csv(report, outcomes)
+        text = [*text, str(report)]
+    maps = [_map_of(one) for one in outcomes if one.state != "failed"]
+    print_result({"maps": maps, "slides": list(map(facts, outcomes)), "report": report}, "\n".join(text), json=json)
 
 
 def _loose(
@@ -153,18 +158,6 @@ def _run_named(project: Project, name: str | None) -> Path | None:
     raise ProjectError(
         f"{project.folder}: there is no finished run {name!r}; there are {', '.join(runs) or 'none yet'}."
     )
-
-
-def _map_facts(event: Any) -> dict[str, Any]:
-    prediction = event.result
-    return {
-        "slide": prediction.slide_id,
-        "map": event.path,
-        "model": prediction.model_id,
-        "score": prediction.slide_score() if prediction.predicted.any() else None,
-        "area_mm2": prediction.area_mm2(),
-        "cells": int(prediction.predicted.sum()),
-    }
 
 
 def _map_of(outcome: SlideOutcome) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def options_of(transform: Transform) -> str:
 
 def _counts(plan: ImportPlan) -> dict[str, Any]:
     counts = Counter(region.class_name for region in plan.regions)
-    return {"regions": {name: n for name, n in counts.items() if name}, "unclassed": counts[""]}
+    return {"by_class": {name: n for name, n in counts.items() if name}, "unclassed": counts[""]}
 
 
 def _warning(plan: ImportPlan) -> str:
@@ -218,12 +218,18 @@ def _mapping(pairs: list[str]) -> dict[str, str | None]:
     return mapping
 
 
+_ADDED = {f".{word}" for word in ("regions", "annotations", "annotation", "asap", "aperio", "halo", "qupath")}
+"""What people put between a slide's name and the suffix of a file of its regions."""
+
+
 def _slide_named_like(project: Project, file: Path) -> str:
     """Give the id of the one slide whose file has the same name, suffixes left out (``a.svs``, ``a.geojson``)."""
     from napari_slidecorr.io import stem
 
-    names = {stem(file.with_suffix("")), stem(Path(file.with_suffix("").stem))}
-    found = [slide.id for slide in project.cohort if names & {slide.id, stem(Path(slide.path))}]
+    whole = file.with_suffix("")
+    names = [stem(whole), *([stem(Path(whole.stem))] if whole.suffix.lower() in _ADDED else [])]
+    called = [[slide.id for slide in project.cohort if name in (slide.id, stem(Path(slide.path)))] for name in names]
+    found = next(filter(None, called), [])
     if len(found) != 1:
         ids = ", ".join(slide.id for slide in project.cohort) or "none yet"
         name = stem(file.with_suffix(""))

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from napari_slidecorr.cli_options import options_from
+from napari_slidecorr.cli_options import check_same, options_from
 from napari_slidecorr.cli_output import print_result, told_in_one_sentence
 from napari_slidecorr.config import TrainConfig
-from napari_slidecorr.errors import ConfigError
+from napari_slidecorr.errors import ConfigError, ProjectError
 from napari_slidecorr.wording import counted
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def train(
     folder: Folder,
     config: TrainConfig,
     *,
+    given: frozenset[str],
     name: Annotated[str | None, typer.Option(help="Name of the run; a new one when left out.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a run where it stopped, with its own settings.")
@@ -54,10 +55,31 @@ def train(
             raise ConfigError("Folds are trained one after another by one process; start them without torchrun.")
         if folds is not None and leave_one_out:
             raise ConfigError(f"--folds {folds} and --leave-one-out were both given; choose one.")
-        _train_folds(Project.open(folder), config, name, folds, resume=resume, json=json)
+        project = Project.open(folder)
+        if resume:
+            own, name = _stopped_folds(project, name)
+            check_same(given, config, own)
+            config = own
+        _train_folds(project, config, name, folds, resume=resume, json=json)
         return
     with joined(config.device) as rank:
-        _train_once(Project.open(folder), config, name, resume=resume, json=json, rank=rank)
+        project = Project.open(folder)
+        if resume:
+            own = project.stopped_settings(name)
+            check_same(given, config, own)
+            config = own
+        _train_once(project, config, name, resume=resume, json=json, rank=rank)
+
+
+def _stopped_folds(project: Project, name: str | None) -> tuple[TrainConfig, str]:
+    """Give the settings and the name of the folds to go on with."""
+    from napari_slidecorr.cross_validation import folds_settings, newest_folds
+
+    runs = project.folder / "runs"
+    folder = runs / name if name is not None else newest_folds(runs)
+    if folder is None:
+        raise ProjectError(f"No folds: nothing to go on with in {runs}; start new folds.")
+    return folds_settings(folder)[0], folder.name
 
 
 def _train_once(
@@ -66,8 +88,6 @@ def _train_once(
     from napari_slidecorr.cli_progress import shown
     from napari_slidecorr.events import drain
 
-    if resume and config == TrainConfig():
-        config = project.stopped_settings(name)
     events = project.train(config, name=name, resume=resume)
     if rank:
         drain(events)  # the first process speaks for all

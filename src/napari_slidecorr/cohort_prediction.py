@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cache
@@ -188,6 +188,22 @@ def predict_one(
     except (SlideError, MapError) as error:
         outcome = SlideOutcome(slide_id, "failed", time.monotonic() - start, 0, str(error), path)
     yield SlideEnded(phase=phase, message=outcome.sentence(), warning=outcome.state == "failed", outcome=outcome)
+
+
+def outcomes_of(events: Iterable[Event]) -> list[SlideOutcome]:
+    """Give what became of each slide by the events of `Project.predict`, which ends at the first that fails."""
+    outcomes: list[SlideOutcome] = []
+    start, blocks, patches = time.monotonic(), 0, 0
+    for event in events:
+        if isinstance(event, BlockDone):
+            blocks, patches = blocks + 1, patches + int(np.isfinite(event.probabilities[0]).sum())
+        elif isinstance(event, Predicted):
+            state: State = "predicted" if blocks else "was complete"
+            seconds = time.monotonic() - start if blocks else 0.0
+            outcome = SlideOutcome(event.result.slide_id, state, seconds, patches)
+            outcomes.append(_facts(outcome, event.result, event.path))
+            start, blocks, patches = time.monotonic(), 0, 0
+    return outcomes
 
 
 def _check_unchanged(project: Project, slide_id: str, path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,6 +18,7 @@ from napari_slidecorr.comparison_table import (
     Comparison,
     Trial,
     Variant,
+    common_settings,
     summarize,
     trial_of,
     trials_csv,
@@ -28,6 +29,7 @@ from napari_slidecorr.events import Event, Notice
 from napari_slidecorr.held_out_file import NAME as HELD_OUT_NAME
 from napari_slidecorr.held_out_file import write_held_out
 from napari_slidecorr.io.atomic import atomic_write_text, make_folder
+from napari_slidecorr.patches import patches_sha256
 from napari_slidecorr.project_file import safe_name
 from napari_slidecorr.runs import MODEL_NAME
 from napari_slidecorr.settings import from_json, to_json
@@ -88,11 +90,11 @@ def compare(
     Raises
     ------
     ConfigError
-        If a variant is unknown, or comes twice.
+        If a variant is unknown or comes twice, or the base says what variants say.
     CohortError
         If the slides do not allow a split.
     ProjectError
-        If there is a folder of that name already, or it was begun otherwise.
+        If there is a folder of that name already, or it was begun otherwise or with other slides or regions.
     """
     chosen = [Variant.parse(text) for text in variants]
     if len({variant.name for variant in chosen}) != len(chosen) or not chosen or seeds < 1:
@@ -101,16 +103,23 @@ def compare(
         )
     if base.validation_fraction == 0 or base.continue_from:
         raise ConfigError("A comparison holds slides out: set validation_fraction above 0, and continue from no run.")
+    if not resume and base != common_settings(base):
+        raise ConfigError(
+            "Colour jitter, stain and split are parts of a variant: leave the settings out, and write scr+cj, scr+sn or "
+            "scr+leaky."
+        )
     plan = project.training_plan(base)
+    splits = [
+        plan.split(replace(base, split="slides", seed=base.seed + (0 if same_split else k))) for k in range(seeds)
+    ]
     told = {
         "variants": [variant.name for variant in chosen],
         "seeds": seeds,
         "same_split": same_split,
         "settings": to_json(base),
+        "splits": [asdict(split) for split in splits],
+        "patches_sha256": patches_sha256(plan.table),
     }
-    splits = [
-        plan.split(replace(base, split="slides", seed=base.seed + (0 if same_split else k))) for k in range(seeds)
-    ]
     folder = _folder(project.folder / "runs", name, told, resume=resume)
     return _compare(project, plan, base, chosen, splits, folder, told)
 
@@ -145,8 +154,15 @@ def _folder(runs: Path, name: str | None, told: Mapping[str, Any], *, resume: bo
         folder = runs / name if name is not None else newest_comparison(runs)
         if folder is None or not (folder / FILE).is_file():
             raise ProjectError(f"{name or 'No comparison'}: nothing to go on with in {runs}; start a new one.")
-        if json.loads((folder / FILE).read_text("utf-8")) != json.loads(json.dumps(told)):
+        begun, now = json.loads((folder / FILE).read_text("utf-8")), json.loads(json.dumps(told))
+        common = ("variants", "seeds", "same_split", "settings")
+        if any(begun.get(key) != now[key] for key in common):
             raise ProjectError(f"{folder.name}: was begun with other settings, variants or seeds; start a new one.")
+        if begun != now:
+            raise ProjectError(
+                f"{folder.name}: slides or regions were changed since it was begun, so its models may have seen what would "
+                "be held out now; start a new one."
+            )
         return folder
     if name is not None and (runs / name).exists():
         raise ProjectError(f"{name}: there is a run of that name; choose another name, or resume it.")

@@ -96,6 +96,11 @@ class Variant:
         )
 
 
+def common_settings(base: TrainConfig) -> TrainConfig:
+    """Give settings with those at their defaults that each variant has its own of: colour jitter, stain and split."""
+    return replace(base, colour_jitter=False, stain="none", split="slides")
+
+
 @dataclass(frozen=True)
 class Trial:
     """What one run of a comparison came to.

@@ -163,13 +163,19 @@ def folds_settings(folder: Path) -> tuple[TrainConfig, int | None]:
         raise ProjectError(f"{path}: no folds to go on with ({error}); start new ones.") from error
 
 
+def newest_folds(runs: Path) -> Path | None:
+    """The folder of the newest folds; None before the first."""
+    found = sorted(runs.glob(f"*/{FOLDS_NAME}"), key=lambda path: path.stat().st_mtime_ns)
+    return found[-1].parent if found else None
+
+
 def _folder(runs: Path, config: TrainConfig, folds: int | None, name: str | None, *, resume: bool) -> Path:
     if name is not None and name != safe_name(name):
         raise ProjectError(f"Folds cannot be named {name!r}; {safe_name(name)!r} would do.")
     if resume:
         if name is None:
-            found = sorted(runs.glob(f"*/{FOLDS_NAME}"), key=lambda path: path.stat().st_mtime_ns)
-            name = found[-1].parent.name if found else None
+            newest = newest_folds(runs)
+            name = newest.name if newest else None
         if name is None or not (runs / name / FOLDS_NAME).is_file():
             raise ProjectError(f"{name or 'No folds'}: nothing to go on with in {runs}; start new folds.")
         return runs / name

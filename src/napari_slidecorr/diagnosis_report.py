@@ -14,8 +14,10 @@ from napari_slidecorr.config import PAPER
 from napari_slidecorr.diagnosis_figures import curves_figure, features_figure, likeness_figure, shortcut_figure
 from napari_slidecorr.diagnostics.diagnosis import Diagnosis, SlideFinding, summary
 from napari_slidecorr.diagnostics.feature_table import Measure
+from napari_slidecorr.errors import ProjectError
 from napari_slidecorr.events import EpochDone
 from napari_slidecorr.io.atomic import atomic_write_bytes, atomic_write_text, make_folder
+from napari_slidecorr.runs import CONFIG_NAME
 from napari_slidecorr.wording import counted
 
 if TYPE_CHECKING:
@@ -70,8 +72,9 @@ def write_report(out: Path, diagnoses: Sequence[Diagnosis], curves: Mapping[str,
     Raises
     ------
     ProjectError
-        If the folder cannot be written.
+        If the folder cannot be written, or is a run's own.
     """
+    check_folder(out)
     make_folder(out)
     pictures = {name: _png(figure) for name, figure in _figures(diagnoses, curves).items()}
     for name, data in pictures.items():
@@ -80,6 +83,12 @@ def write_report(out: Path, diagnoses: Sequence[Diagnosis], curves: Mapping[str,
     page = out / PAGE
     atomic_write_text(page, _page(diagnoses, pictures))
     return page
+
+
+def check_folder(out: Path) -> None:
+    """Raise ProjectError if a report would replace the diagnosis that a run keeps of itself."""
+    if (out / CONFIG_NAME).is_file():
+        raise ProjectError(f"{out}: this is a run's folder, which keeps a {FIGURES} of its own; choose another folder.")
 
 
 def as_text(diagnosis: Diagnosis) -> str:

@@ -12,6 +12,7 @@ from napari_slidecorr.events import Event
 from napari_slidecorr.fast_config import FastConfig
 from napari_slidecorr.project_file import safe_name
 from napari_slidecorr.regions import IGNORE, RegionSet, simple_regions
+from napari_slidecorr.runs import free_runs, in_free_run
 from napari_slidecorr.slide import Slide
 from napari_slidecorr.tissue import find_tissue
 from napari_slidecorr.torch_trouble import torch_trouble_told
@@ -80,8 +81,14 @@ def fast_train(
         from napari_slidecorr.learning.fast_training import fast_train as train
 
     known = labelled_slides(project)
-    run = _run_folder(project.folder / "runs", config, name)
-    return train(known.slides, known.regions, project.classes, config, run=run, groups=known.groups, cache=cache)
+    runs = project.folder / "runs"
+
+    def begin(run: Path) -> Iterator[Event]:
+        return train(known.slides, known.regions, project.classes, config, run=run, groups=known.groups, cache=cache)
+
+    if name is not None:
+        return begin(_run_folder(runs, name))
+    return in_free_run(free_runs(runs, safe_name(f"fast-{config.backbone}")), begin)
 
 
 def compare_remedies(
@@ -160,11 +167,9 @@ def _fill(slides: Sequence[Slide], config: FastConfig, cache: FeatureCache | Non
         yield from extract(slide, extractor, grid, cache=kept, wanted=wanted, batch_size=config.batch_size)
 
 
-def _run_folder(runs: Path, config: FastConfig, name: str | None) -> Path:
-    if name is not None and name != safe_name(name):
+def _run_folder(runs: Path, name: str) -> Path:
+    if name != safe_name(name):
         raise ProjectError(f"A run cannot be named {name!r}; {safe_name(name)!r} would do.")
-    if name is not None and (runs / name).exists():
+    if (runs / name).exists():
         raise ProjectError(f"{name}: there is a run of that name already; choose another name.")
-    start = safe_name(f"fast-{config.backbone}")
-    number = next(n for n in range(1, 100_000) if not (runs / f"{start}-{n:03d}").exists())
-    return runs / (name or f"{start}-{number:03d}")
+    return runs / name

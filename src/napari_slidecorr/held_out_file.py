@@ -33,8 +33,9 @@ def write_held_out(run: Path, table: PatchTable, probabilities: NDArray[np.float
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["slide", "y", "x", "class", *(f"p_{name}" for name in table.classes)])
     for row in range(len(table)):
-        where = table.slides[table.slide_index[row]], int(table.y[row]), int(table.x[row])
-        writer.writerow([*where, table.classes[table.label[row]], *(repr(float(p)) for p in probabilities[row])])
+        writer.writerow(
+            [*_where(table, row), table.classes[table.label[row]], *(repr(float(p)) for p in probabilities[row])]
+        )
     atomic_write_text(run / NAME, out.getvalue())
 
 
@@ -46,9 +47,11 @@ def read_held_out(run: Path, table: PatchTable) -> NDArray[np.float32]:
     ProjectError
         If the file is missing, damaged or of other patches.
     """
-    _, _, probabilities = _read(run, "delete it, and resume")
+    _, rows, probabilities = _read(run, "delete it, and resume")
     if probabilities.shape != (len(table), len(table.classes)):
         raise _unreadable(run, f"{len(probabilities)} patches, not {len(table)}", "delete it, and resume")
+    if [tuple(row[:3]) for row in rows] != [tuple(map(str, _where(table, row))) for row in range(len(table))]:
+        raise _unreadable(run, "its patches lie elsewhere", "delete it, and resume")
     return probabilities
 
 
@@ -127,6 +130,10 @@ def _read(run: Path, advice: str) -> tuple[list[str], list[list[str]], NDArray[n
         return classes, rows, probabilities.reshape(len(rows), len(classes))
     except (OSError, ValueError) as error:
         raise _unreadable(run, error, advice) from error
+
+
+def _where(table: PatchTable, row: int) -> tuple[str, int, int]:
+    return table.slides[table.slide_index[row]], int(table.y[row]), int(table.x[row])
 
 
 def _unreadable(run: Path, why: object, advice: str) -> ProjectError:

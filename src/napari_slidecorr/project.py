@@ -24,7 +24,7 @@ from napari_slidecorr.patches import PatchSource, PatchTable, check_trainable, c
 from napari_slidecorr.project_file import safe_name
 from napari_slidecorr.project_folder import ProjectFolder
 from napari_slidecorr.regions import simple_regions
-from napari_slidecorr.runs import CONFIG_NAME, RunRecord, list_runs, settings_of
+from napari_slidecorr.runs import CONFIG_NAME, RunRecord, free_runs, in_free_run, is_training, list_runs, settings_of
 from napari_slidecorr.slide import Slide
 from napari_slidecorr.torch_trouble import torch_trouble_told
 from napari_slidecorr.training_plan import TrainingPlan, earlier_model
@@ -82,18 +82,27 @@ class Project(ProjectFolder):
             If the regions do not allow a training with a slide-wise split.
         ProjectError
             If there is a run of that name already, or none to resume.
+        TrainingError
+            At the first step, if another program trains in that folder.
         """
         with torch_trouble_told():
-            from napari_slidecorr.learning import training
+            from napari_slidecorr.learning import processes, training
 
         earlier = earlier_model(self.folder / "runs", config)
         plan = self.training_plan(config)
         split = plan.split(config, earlier)
-        run = self._run_folder(config, name, resume=resume)
+        run = self._stopped_run(name) if resume else self._new_run(name) if name is not None else None
+        free = free_runs(self.folder / "runs", safe_name(f"{config.objective.kind}-{config.backbone}"))
+        if run is None and processes.is_started_together():  # all must name the same folder
+            run = next(free)
         slides = {slide: self.slide(slide) for slide in (*split.train, *split.validation)}
         start = self.folder / "runs" / config.continue_from if earlier else None
         tables = plan.tables(split, config)
-        events = training.train(*tables, slides, config, run=run, resume=resume, start=start)
+
+        def begin(run: Path) -> Iterator[Event]:
+            return training.train(*tables, slides, config, run=run, resume=resume, start=start)
+
+        events = in_free_run(free, begin) if run is None else begin(run)
         return _after_notices(plan.notices(split, slides, config), events)
 
     def training_plan(self, config: TrainConfig) -> TrainingPlan:
@@ -119,7 +128,7 @@ class Project(ProjectFolder):
         ConfigError
             If its ``config.json`` cannot be read.
         """
-        return settings_of(self._run_folder(TrainConfig(), name, resume=True))
+        return settings_of(self._stopped_run(name))
 
     def runs(self) -> list[Path]:
         """The finished runs, from the oldest to the newest."""
@@ -285,21 +294,22 @@ class Project(ProjectFolder):
                 writer.complete()
             yield Predicted(phase=f"{slide.id} predicted", result=writer.read(), path=path, complete=complete)
 
-    def _run_folder(self, config: TrainConfig, name: str | None, *, resume: bool) -> Path:
+    def _stopped_run(self, name: str | None) -> Path:
         runs = self.folder / "runs"
-        if name is not None and name != safe_name(name):
-            raise ProjectError(f"A run cannot be named {name!r}; {safe_name(name)!r} would do.")
-        if resume:
-            begun = (path.parent for path in runs.glob(f"{name or '*'}/{CONFIG_NAME}"))
-            stopped = [run for run in begun if not (run / MODEL_FILE).exists()]
-            if not stopped:
-                raise ProjectError(f"{name or 'No run'}: nothing to resume in {runs}; start a new run.")
-            return max(stopped, key=lambda run: run.stat().st_mtime_ns)
-        if name is not None and _is_begun(runs / name):
+        if name is not None:
+            _check_name(name)
+        begun = (path.parent for path in runs.glob(f"{name or '*'}/{CONFIG_NAME}"))
+        stopped = [run for run in begun if not (run / MODEL_FILE).exists() and (name or not is_training(run))]
+        if not stopped:
+            raise ProjectError(f"{name or 'No run'}: nothing to resume in {runs}; start a new run.")
+        return max(stopped, key=lambda run: run.stat().st_mtime_ns)
+
+    def _new_run(self, name: str) -> Path:
+        _check_name(name)
+        run = self.folder / "runs" / name
+        if _is_begun(run):
             raise ProjectError(f"{name}: there is a run of that name; choose another name, or resume it.")
-        start = safe_name(f"{config.objective.kind}-{config.backbone}")
-        number = next(n for n in range(1, 100_000) if not (runs / f"{start}-{n:03d}").exists())
-        return runs / (name or f"{start}-{number:03d}")
+        return run
 
     def run_folder(self, run: str | Path | None = None) -> Path:
         """Give the folder of a run or of its ``model.json``; the newest finished run when left out.
@@ -314,6 +324,11 @@ class Project(ProjectFolder):
         if not (finished := self.runs()):
             raise ProjectError(f"{self.folder.name}: there is no trained model yet; train one first.")
         return finished[-1]
+
+
+def _check_name(name: str) -> None:
+    if name != safe_name(name):
+        raise ProjectError(f"A run cannot be named {name!r}; {safe_name(name)!r} would do.")
 
 
 def _is_begun(run: Path) -> bool:

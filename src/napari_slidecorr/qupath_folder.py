@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from napari_slidecorr.decision import Threshold
 from napari_slidecorr.errors import MapError
-from napari_slidecorr.events import Event
+from napari_slidecorr.events import Event, Notice
 from napari_slidecorr.io import read_map, write_map, write_regions
 from napari_slidecorr.io.atomic import atomic_write_text, make_folder
 from napari_slidecorr.project import Project
@@ -60,7 +61,7 @@ Without the script: open an image and drag files from these folders onto it.
   tiles/    one tile a patch, with the probability of every class
   regions/  what was labelled by hand
 
-Settings: %(settings)s.
+%(by_hand)sSettings: %(settings)s.
 Coordinates are pixels of the finest level, from its upper left corner, as QuPath counts them.
 """
 
@@ -99,7 +100,7 @@ def export_qupath(
     Returns
     -------
     iterator of Event
-        One a slide; the last is `FolderWritten`. A slide at a time is held.
+        One a slide, a `Notice` if files have the same name; the last is `FolderWritten`. A slide at a time is held.
 
     Raises
     ------
@@ -149,10 +150,25 @@ def _export(
         "the model's own bounds, where it has them" if threshold is None else f"probability of at least {threshold:g}"
     )
     settings = f"{needed}, outlines moved by at most {smooth_um:g} um"
-    atomic_write_text(out / SCRIPT, _script(entries, out))
-    atomic_write_text(out / README, _README % {"script": SCRIPT, "settings": settings})
+    alike = _alike(entries)
+    by_hand = f"{_by_hand(alike)}\n\n" if alike else ""
+    atomic_write_text(out / SCRIPT, _script([entry for entry in entries if entry not in alike], out))
+    atomic_write_text(out / README, _README % {"script": SCRIPT, "settings": settings, "by_hand": by_hand})
+    if alike:
+        yield Notice(phase="Written", message=_by_hand(alike), warning=True)
     ids = tuple(entry.slide for entry in entries)
     yield FolderWritten(phase="Written", done=len(ids), total=len(ids), result=ids)
+
+
+def _alike(entries: list[_Entry]) -> list[_Entry]:
+    """Slides whose files have the same name, by which the script could not tell them apart."""
+    names = Counter(entry.image for entry in entries)
+    return [entry for entry in entries if names[entry.image] > 1]
+
+
+def _by_hand(alike: list[_Entry]) -> str:
+    told = ", ".join(f"{entry.slide} ({entry.image})" for entry in alike)
+    return f"The script leaves out slides whose files have the same name: {told}. Drag their files onto the right image by hand."
 
 
 def _script(entries: list[_Entry], out: Path) -> str:

@@ -13,16 +13,17 @@ import json
 import math
 import os
 import platform
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from napari_slidecorr.config import TrainConfig
-from napari_slidecorr.errors import ConfigError
-from napari_slidecorr.events import EpochDone
+from napari_slidecorr.errors import ConfigError, ProjectError, TrainingError
+from napari_slidecorr.events import EpochDone, Event
 from napari_slidecorr.io.atomic import atomic_write_text
+from napari_slidecorr.io.claim import TRAINING, ClaimedError, claimed, is_claimed
 from napari_slidecorr.settings import from_json, to_json
 
 CONFIG_NAME, STATE_NAME, CURVE_NAME, MODEL_NAME = "config.json", "state.json", "curve.csv", "model.json"
@@ -94,6 +95,73 @@ class RunRecord:
         told = {name: getattr(self, name) for name in (*own, "held_out_auc", "resumable")}
         settings = to_json(self.config) if self.config is not None else None
         return {**told, "settings": settings, "curve": [asdict(epoch) for epoch in self.curve]}
+
+
+class RunTakenError(TrainingError):
+    """Another program trains in that folder, or did so a moment ago."""
+
+
+@contextmanager
+def run_claimed(run: Path, *, resume: bool = False) -> Iterator[None]:
+    """Be the only one who trains in a folder, as long as the block lasts.
+
+    Parameters
+    ----------
+    resume : bool
+        Whether the folder may hold a training already.
+
+    Raises
+    ------
+    RunTakenError
+        If another program is at it, or unless it is resumed, has put a training there.
+    ProjectError
+        If the claim cannot be written.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(claimed(run, TRAINING))
+        except ClaimedError as error:
+            raise RunTakenError(str(error)) from error
+        if not resume and (run / CONFIG_NAME).is_file():
+            raise RunTakenError(f"{run}: another program has trained there just now; choose another name.")
+        yield
+
+
+def free_runs(runs: Path, start: str) -> Iterator[Path]:
+    """Give ``<start>-<number>`` that nobody has or trains in when it is asked for, numbers ascending."""
+    candidates = (runs / f"{start}-{number:03d}" for number in range(1, 100_000))
+    yield from (run for run in candidates if not run.exists() and not is_training(run))
+
+
+def in_free_run(free: Iterator[Path], begin: Callable[[Path], Iterator[Event]]) -> Iterator[Event]:
+    """Begin a training in the first free folder; where another program is quicker, in the next one.
+
+    What `begin` raises for the first folder is raised now.
+    """
+    return _in_free_run(begin(next(free)), free, begin)
+
+
+def _in_free_run(
+    events: Iterator[Event], free: Iterator[Path], begin: Callable[[Path], Iterator[Event]]
+) -> Generator[Event, None, None]:
+    while True:
+        with closing(cast("Generator[Event, None, None]", events)):
+            try:
+                first = next(events)
+            except RunTakenError:
+                events = begin(next(free))
+                continue
+            yield first
+            yield from events
+            return
+
+
+def is_training(run: Path) -> bool:
+    """Whether a program seems to train in a folder now; one whose claim cannot be read counts as one."""
+    try:
+        return is_claimed(run)
+    except ProjectError:
+        return True
 
 
 def list_runs(folder: Path) -> list[RunRecord]:
@@ -212,25 +280,9 @@ def _state(folder: Path, said: Mapping[str, Any]) -> RunState:
     state = said.get("state")
     if state not in get_args(RunState) or state == "finished":
         return "stopped"
-    if state == "running" and not _is_alive(said):
+    if state == "running" and not is_training(folder):
         return "stopped"
     return cast("RunState", state)
-
-
-def _is_alive(said: Mapping[str, Any]) -> bool:
-    """Whether the process that wrote a state still runs; one of another machine is not asked for."""
-    process = said.get("process")
-    if said.get("host") != platform.node() or not isinstance(process, int):
-        return False
-    if process == os.getpid() or os.name == "nt":  # os.kill would end it there
-        return process == os.getpid()
-    try:
-        os.kill(process, 0)
-    except PermissionError:
-        return True
-    except OSError:
-        return False
-    return True
 
 
 def _kept_epoch(folder: Path) -> int | None:

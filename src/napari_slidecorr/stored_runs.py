@@ -23,7 +23,7 @@ from napari_slidecorr.cross_validation import SUMMARY_NAME, CrossValidation, Sli
 from napari_slidecorr.errors import ConfigError, ProjectError
 from napari_slidecorr.fast_config import FastConfig
 from napari_slidecorr.io.atomic import make_folder, write_error
-from napari_slidecorr.runs import CONFIG_NAME, FOLDS_NAME, RunRecord, RunState, list_runs
+from napari_slidecorr.runs import CONFIG_NAME, FOLDS_NAME, RunRecord, RunState, is_training, list_runs, run_claimed
 from napari_slidecorr.settings import from_json
 
 if TYPE_CHECKING:
@@ -166,7 +166,8 @@ def remove_runs(project: Project, stored: Stored) -> Path:
     """
     if project.read_only:
         raise ProjectError(f"{stored.name} cannot be removed: {project.read_only}")
-    if stored.state == "running":
+    runs = (stored,) if isinstance(stored, StoredRun) else stored.runs
+    if any(is_training(run.folder) for run in runs):
         raise ProjectError(f"{stored.name} still runs; cancel it before you remove it.")
     if stored.folder.parent != project.folder / "runs":
         raise ProjectError(f"{stored.name} is a part of {stored.folder.parent.name}; remove that as a whole.")
@@ -176,7 +177,8 @@ def remove_runs(project: Project, stored: Stored) -> Path:
     make_folder(folder)
     target = next(t for n in range(1, 100_000) if not (t := folder / f"{n:03d}-{stored.name}").exists())
     try:
-        shutil.move(stored.folder, target)
+        with run_claimed(stored.folder, resume=True):
+            shutil.move(stored.folder, target)
     except OSError as error:
         raise write_error(target, error) from error
     return target

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from napari_slidecorr import demo
 from napari_slidecorr.cli import app
 from napari_slidecorr.cli_output import print_result, told_in_one_sentence
-from napari_slidecorr.config import PatchConfig
+from napari_slidecorr.config import PatchConfig, TrainConfig
 from napari_slidecorr.io import read_map, write_regions
 from napari_slidecorr.regions import RegionSet
 from napari_slidecorr.sample_data import COHORTS, make_cohort
@@ -115,7 +115,7 @@ def test_regions_go_where_one_says(tmp_path, project, cohort):
     assert "somewhere else" in line
     assert "--slide" in line
     told = call_json("regions", "import", project, other, "--slide", cohort[1].id)
-    assert (told["slide"], sum(told["regions"].values())) == (cohort[1].id, 1)
+    assert (told["slide"], told["regions"], sum(told["by_class"].values())) == (cohort[1].id, 1, 1)
 
 
 def test_info_of_a_slide(cohort):
@@ -158,6 +158,8 @@ def test_from_regions_to_an_exported_map(tmp_path, project, cohort):
     assert sum(made["score"].values()) == pytest.approx(1)
     assert call_json("info", made["map"])["cells"]["predicted"] == made["cells"] > 0
 
+    assert "keeps all probabilities" in fails("export", project, tmp_path / "a.ome.tif", "--threshold", 0.5)
+    assert "has no outlines" in fails("export", project, tmp_path / "a.tiles.geojson", "--smooth-um", 5)
     zarr, geojson = tmp_path / "out.ome.zarr", tmp_path / "out.geojson"
     call("export", project, zarr)
     call("export", made["map"], geojson)
@@ -184,7 +186,8 @@ def test_ctrl_c_stops_in_order_and_resume_goes_on_with_the_runs_own_settings(pro
     assert not (project / "runs" / "long" / "model.json").exists()
 
     assert "epochs: 6 then, 7 now" in fails(*arguments[:-1], "7", "--resume")
-    outcome = CliRunner().invoke(app, ["train", str(project), "--resume"], catch_exceptions=False)
+    assert "epochs: 6 then, 10 now" in fails("train", project, "--resume", "--epochs", TrainConfig().epochs)
+    outcome = CliRunner().invoke(app, ["train", str(project), "--resume", "--epochs", "6"], catch_exceptions=False)
     assert "Resuming after epoch" in outcome.stderr
     assert "after 6 epoch" in outcome.stdout
     assert (project / "runs" / "long" / "model.json").exists()

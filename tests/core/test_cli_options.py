@@ -154,3 +154,17 @@ def test_a_setting_added_to_a_config_becomes_an_option():
         kw_only=True,
     )
     assert parse(extended, ["--warm-up", "5", "--batch-size", "2"]) == extended(warm_up=5, batch_size=2)
+
+
+def test_a_command_may_take_some_settings_and_hear_which_were_given():
+    app, received = typer.Typer(), []
+
+    @app.command()
+    @options_from(TrainConfig, only={"epochs", "seed"})
+    def command(config: TrainConfig, given: frozenset[str]) -> None:
+        received.append((config, given))
+
+    for arguments in ([], ["--epochs", str(TrainConfig().epochs)]):
+        assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
+    assert received == [(TrainConfig(), frozenset()), (TrainConfig(), frozenset({"epochs"}))]
+    assert "No such option" in CliRunner().invoke(app, ["--beta", "1"]).output

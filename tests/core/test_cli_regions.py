@@ -84,7 +84,7 @@ def test_import_warns_says_what_would_help_and_takes_it(project, file):
     outcome = run("regions", "import", project, path, "--swap", "--map", "Junk=", "--json")
     assert (outcome.exit_code, outcome.stderr) == (0, "")
     told = json.loads(outcome.stdout)
-    assert (told["slide"], told["regions"], told["imported"]) == ("one", {"Tumor": 1}, True)
+    assert (told["slide"], told["regions"], told["by_class"], told["imported"]) == ("one", 1, {"Tumor": 1}, True)
     (region,) = Project.open(project).regions("one")
     assert (region.class_name, region.polygon.bounds) == ("Tumor", ON_TISSUE.bounds)
 
@@ -129,7 +129,15 @@ def test_export_writes_what_can_be_imported_again(tmp_path, project, name, optio
     found = read_regions(tmp_path / name)
     assert (found.regions, found.format) == (regions, form)
     again = call_json("regions", "import", project, tmp_path / name)
-    assert again["regions"] == {}
+    assert (again["regions"], again["by_class"]) == (0, {})
+
+
+def test_a_file_goes_to_the_slide_of_its_whole_name(project, file):
+    path = file(Region("Tumor", ON_TISSUE, "1"))
+    for name in ("one.regions.geojson", "one.annotations.geojson"):
+        assert call_json("regions", "import", project, path.rename(path.with_name(name)), "--dry-run")["slide"] == "one"
+        path = path.with_name(name)
+    assert "'one.1'" in fails("regions", "import", project, path.rename(path.with_name("one.1.geojson")))
 
 
 def test_export_wants_to_know_which_xml(tmp_path, project):

@@ -331,6 +331,20 @@ def test_slides_are_closed_again_unless_they_were_open(project):
     assert set(project._open) == {"s1"}
 
 
+def test_named_slides_are_told_of_as_all_are(project, tmp_path):
+    for state in ("predicted", "was complete"):
+        code, out, _ = call(project, "--slide", "s0", "--report", tmp_path / "r.csv", "--json")
+        told = json.loads(out)
+        assert (code, told["report"], [one["map"] for one in told["maps"]]) == (
+            0,
+            str(tmp_path / "r.csv"),
+            list(map(str, project.maps("s0"))),
+        )
+        assert [(one["slide"], one["state"]) for one in told["slides"]] == [("s0", state)]
+        (row,) = csv.DictReader((tmp_path / "r.csv").read_text("utf-8").splitlines())
+        assert (row["slide"], row["state"]) == ("s0", state)
+
+
 def test_named_slides_must_be_fit(project):
     cut(project, "s1")
     code, out, err = call(project, "--slide", "s0", "--slide", "s1")

@@ -19,6 +19,7 @@ from napari_slidecorr.io.claim import claimed
 from napari_slidecorr.io.map_zarr import read
 from napari_slidecorr.learning.preconditions import check_run
 from napari_slidecorr.model_spec import ModelSpec
+from napari_slidecorr.runs import run_claimed
 from napari_slidecorr.torch_trouble import torch_trouble_told
 
 PACKAGE = Path(napari_slidecorr.__file__).parent
@@ -88,6 +89,11 @@ def twice_claimed(folder):
         pass
 
 
+def twice_trained(folder):
+    with run_claimed(folder / "scr-001"), run_claimed(folder / "scr-001"):
+        pass
+
+
 CASES = {
     "SlideError": (lambda folder: open_slide(folder / "a.svs"), "a.svs", "its drive is not connected"),
     "DamagedTileError": (damaged_tile, "a.tif: level 0, tile (0, 0)", "copy the file again or leave this place out"),
@@ -103,6 +109,7 @@ CASES = {
     "TorchError": (no_torch, "PyTorch", "install it again (pip install torch torchvision)"),
     "MapError": (lambda folder: read(folder / "a.ome.zarr"), "a.ome.zarr", "choose an .ome.zarr folder"),
     "ClaimedError": (twice_claimed, "a.ome.zarr", "wait for it, or stop it first"),
+    "RunTakenError": (twice_trained, "scr-001: it is being trained", "wait for it, or stop it first"),
     "ProjectError": (lambda folder: Project.open(folder / "study"), "study", "create one there first"),
 }
 

@@ -316,6 +316,27 @@ def test_a_block_of_cells_covers_exactly_its_pixels(tmp_path):
     }
 
 
+def test_the_mean_probability_is_that_of_the_areas_class(tmp_path):
+    values = np.asarray([0.45, 0.3, 0.25], np.float32).reshape(3, 1, 1)
+    grid = Grid((1, 1), (0, 0), (10, 10), (10, 10))
+    prediction = PredictionMap(values, ("a", "b", "c"), grid, "s", "m", bounds=(0.5, 0.28, 0.28))
+    write_map(tmp_path / "m.geojson", prediction)
+    (item,) = json.loads((tmp_path / "m.geojson").read_text())["features"]
+    assert item["properties"]["classification"]["name"] == "b"
+    assert item["properties"]["measurements"] == {"Mean probability": pytest.approx(0.3)}
+
+
+def test_a_map_that_is_moved_while_it_is_made_leaves_nothing_in_its_place(tmp_path):
+    prediction = some_map()
+    with writer_of(tmp_path / "m.ome.zarr", prediction) as writer:
+        first, second, *_ = writer.missing_blocks()
+        writer.write(block_of(prediction, first))
+        (tmp_path / "m.ome.zarr").rename(tmp_path / "moved")
+        with pytest.raises(MapError, match=r"m\.ome\.zarr: the map was moved while it was being made"):
+            writer.write(block_of(prediction, second))
+    assert [path.name for path in tmp_path.iterdir()] == ["moved"]
+
+
 def test_cells_of_odd_size_keep_their_half_pixels(tmp_path):
     grid = Grid((1, 1), (-2, -2), (4, 4), (9, 9))
     write_map(tmp_path / "m.geojson", map_of(np.ones((1, 1), int), grid))

@@ -422,13 +422,12 @@ def test_a_run_that_was_killed_while_its_first_file_was_written_leaves_its_name_
     run = with_run.folder / "runs" / "early"
     run.mkdir(parents=True)
     (run / "config.json.123.part").write_text("{")
-    config = TrainConfig(backbone="test_resnet", weights="random")
-    assert with_run._run_folder(config, "early", resume=False) == run
+    assert with_run._new_run("early") == run
     with pytest.raises(ProjectError, match="nothing to resume"):
-        with_run._run_folder(config, "early", resume=True)
+        with_run.stopped_settings("early")
     (run / "config.json").write_text("{}")
     with pytest.raises(ProjectError, match="there is a run of that name"):
-        with_run._run_folder(config, "early", resume=False)
+        with_run._new_run("early")
 
 
 def test_names_of_runs(with_run):

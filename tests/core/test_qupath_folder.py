@@ -92,6 +92,20 @@ def test_the_command_takes_a_project_or_a_map(project, tmp_path):
     assert (refused.exit_code, (tmp_path / "x").exists()) == (2, False)
 
 
+def test_slides_whose_files_have_one_name_are_dragged_by_hand(project, tmp_path):
+    (tmp_path / "other").mkdir()
+    tifffile.imwrite(tmp_path / "other" / "b.tif", np.zeros((256, 320, 3), np.uint8), tile=(64, 64), photometric="rgb")
+    (other,) = project.add_slides([tmp_path / "other" / "b.tif"], mpp=0.5)
+    project.save_regions(other.id, RegionSet((Region("Tumor", shapely.box(10, 20, 100, 200), "u1"),)))
+    *_, notice, _ = export_qupath(project, tmp_path / "out")
+    assert notice.warning
+    assert f"same name: b (b.tif), {other.id} (b.tif). Drag" in notice.message
+    assert notice.message in (tmp_path / "out" / "README.txt").read_text("utf-8")
+    script = (tmp_path / "out" / "import_into_qupath.groovy").read_text("utf-8")
+    assert "b.tif" not in script
+    assert "$1.tif" in script
+
+
 def test_nothing_to_write_is_told(tmp_path):
     with pytest.raises(MapError, match="No slide has a map"):
         export_qupath(Project.create(tmp_path / "p"), tmp_path / "out")

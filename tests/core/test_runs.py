@@ -2,15 +2,25 @@
 
 import json
 import os
-import platform
-import subprocess
-import sys
+import time
+from dataclasses import replace
 
 import pytest
 
 from napari_slidecorr.config import ScrConfig, TrainConfig
 from napari_slidecorr.events import EpochDone
-from napari_slidecorr.runs import curve_csv, list_runs, read_curve, read_run, write_state
+from napari_slidecorr.io import owner_file
+from napari_slidecorr.io.claim import TRAINING
+from napari_slidecorr.io.owner_file import Owner
+from napari_slidecorr.runs import (
+    RunTakenError,
+    curve_csv,
+    list_runs,
+    read_curve,
+    read_run,
+    run_claimed,
+    write_state,
+)
 from napari_slidecorr.settings import to_json
 
 
@@ -61,15 +71,40 @@ def test_a_failed_run_keeps_its_sentence_and_can_go_on(make_run):
     assert record.held_out_auc == 0.75
 
 
-def test_a_run_whose_process_is_gone_was_stopped(make_run):
+def test_a_run_goes_on_as_long_as_somebody_claims_it(make_run):
     run = make_run("one", "running")
-    assert read_run(run).state == "running"
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    (run / "state.json").write_text(json.dumps({"state": "running", "process": gone.pid, "host": platform.node()}))
+    with run_claimed(run, resume=True):
+        assert read_run(run).state == "running"
     assert (read_run(run).state, read_run(run).resumable) == ("stopped", True)
-    (run / "state.json").write_text(json.dumps({"state": "running", "process": os.getpid(), "host": "elsewhere"}))
-    assert read_run(run).state == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("changes", "age_s", "state"),
+    [
+        pytest.param({"birth": "of an earlier process"}, 0, "stopped", id="its number is another process's now"),
+        pytest.param({"host": "elsewhere"}, 0, "running", id="on another machine"),
+        pytest.param({"host": "elsewhere"}, 3600, "stopped", id="left behind on another machine"),
+    ],
+)
+def test_who_claims_a_run_may_be_gone(make_run, changes, age_s, state):
+    run = make_run("one", "running")
+    claim = run.with_name("one.claim")
+    owner_file.make(claim, replace(Owner.here(TRAINING), **changes))
+    os.utime(claim, (time.time() - age_s,) * 2)
+    assert read_run(run).state == state
+
+
+def test_a_run_is_claimed_once(make_run, tmp_path):
+    run = make_run("one")
+    with (
+        run_claimed(run, resume=True),
+        pytest.raises(RunTakenError, match=r"one: it is being trained by another program \(process \d+"),
+        run_claimed(run, resume=True),
+    ):
+        pass
+    with pytest.raises(RunTakenError, match="has trained there just now"), run_claimed(run):
+        pass
+    assert not list((tmp_path / "runs").glob("*.claim"))
 
 
 def test_when_it_began_is_kept_over_sessions(make_run):

@@ -19,6 +19,7 @@ from napari_slidecorr.cli import app
 from napari_slidecorr.errors import ProjectError, SlideError
 from napari_slidecorr.events import drain
 from napari_slidecorr.io import open_slide
+from napari_slidecorr.io.claim import ClaimedError
 from napari_slidecorr.io.convert import CHUNK_PX, convert, level_shapes
 
 PIXELS = picture(1201, 2050)
@@ -136,6 +137,27 @@ def test_a_folder_of_somebody_else_in_the_way_stays(slide, tmp_path):
     with pytest.raises(ProjectError, match="in the way"):
         drain(convert(slide, tmp_path / "out.ome.zarr"))
     assert (tmp_path / "out.ome.zarr.part" / "notes").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", OUTS)
+def test_two_at_once_do_not_write_into_each_other(slide, tmp_path, name):
+    first, second = convert(slide, tmp_path / name), convert(slide, tmp_path / name)
+    next(first)
+    with pytest.raises(ClaimedError, match="is writing it; wait for it, or stop it first"):
+        next(second)
+    third = convert(slide, tmp_path / name)
+    drain(first)
+    with pytest.raises(SlideError, match="already something of that name"):
+        next(third)
+
+
+def test_a_slide_of_channels_is_refused_before_anything_is_written(tmp_path):
+    tifffile.imwrite(
+        tmp_path / "a.ome.tif", np.zeros((2, 256, 256), np.uint16), tile=(64, 64), metadata={"axes": "CYX"}
+    )
+    with pytest.raises(SlideError):
+        convert(open_slide(tmp_path / "a.ome.tif"), tmp_path / "out.ome.zarr")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.ome.tif"]
 
 
 def test_a_damaged_tile_stops_the_work_with_its_place(tmp_path):

@@ -13,7 +13,7 @@ from napari_slidecorr.errors import ProjectError
 from napari_slidecorr.events import EpochDone
 from napari_slidecorr.fast_config import FastConfig
 from napari_slidecorr.project import Project
-from napari_slidecorr.runs import curve_csv, write_state
+from napari_slidecorr.runs import curve_csv, run_claimed, write_state
 from napari_slidecorr.settings import to_json
 from napari_slidecorr.stored_runs import RunGroup, StoredRun, read_folds, remove_runs, stored_runs
 
@@ -129,7 +129,8 @@ def test_how_a_group_stands_is_told_by_its_runs(project):
     (group,) = stored_runs(project)
     assert (group.state, group.sentence) == ("failed", "The disk is full.")
     write_state(folder / "fold-02", "running")
-    (group,) = stored_runs(project)
+    with run_claimed(folder / "fold-02", resume=True):
+        (group,) = stored_runs(project)
     assert (group.state, group.resumable) == ("running", False)
     assert RunGroup("new", folder, "folds", (), None).begun, "told by the folder before the first run"
 
@@ -154,7 +155,7 @@ def test_what_cannot_be_removed_says_why_and_stays(project):
         remove_runs(project, group.runs[0])
     write_run(runs / "now", state="running")
     running = next(one for one in stored_runs(project) if one.name == "now")
-    with pytest.raises(ProjectError, match=r"still runs; cancel it"):
+    with run_claimed(runs / "now", resume=True), pytest.raises(ProjectError, match=r"still runs; cancel it"):
         remove_runs(project, running)
     gone = StoredRun(replace(running.record, name="gone", folder=runs / "gone", state="stopped"))
     with pytest.raises(ProjectError, match=r"no such training any more"):

@@ -338,9 +338,11 @@ def run_command(*arguments):
     return CliRunner().invoke(app, ["explain", *map(str, arguments)])
 
 
-def test_the_command_writes_a_picture_and_tells_the_class(run_folder, tmp_path):
+def test_the_command_writes_a_picture_and_tells_the_class(run_folder, tmp_path, monkeypatch):
     from PIL import Image
 
+    (tmp_path / "s0").write_text("a file that happens to be called like the slide")
+    monkeypatch.chdir(tmp_path)
     out = tmp_path / "why.png"
     done = run_command(run_folder, "s0", "--box", "0,0,128,192", "--class", "tumour", "--out", out, "--json")
     assert done.exit_code == 0, done.output

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from napari_slidecorr.comparison_table import Trial, Variant, summarize, table_t
 from napari_slidecorr.config import ScrConfig, SdaConfig
 from napari_slidecorr.errors import ConfigError, ProjectError
 from napari_slidecorr.events import BatchDone, Notice, drain
+from napari_slidecorr.held_out_file import read_held_out, write_held_out
+from napari_slidecorr.regions import RegionSet
 from napari_slidecorr.run_diagnosis import diagnose_run
 from napari_slidecorr.trained_leakage import leakage_by_training, leaky_twin
 
@@ -99,6 +102,34 @@ def test_another_comparison_does_not_go_on_with_it(project, leaky):
         compare(project, small_config(epochs=2), variants, seeds=1, name=name, resume=True)
     with pytest.raises(ProjectError, match="of that name"):
         compare(project, small_config(), name=name)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"colour_jitter": True}, {"stain": "macenko"}, {"split": "patches"}], ids=lambda one: next(iter(one))
+)
+def test_what_variants_say_is_no_common_setting(setting, project):
+    with pytest.raises(ConfigError, match=r"parts of a variant: .* write scr\+cj, scr\+sn or scr\+leaky"):
+        compare(project, small_config(**setting))
+
+
+def test_a_comparison_does_not_go_on_with_other_regions(tmp_path):
+    with project_with_cache(tmp_path) as project:
+        events = compare(project, small_config(), ["baseline"], seeds=1, name="one")
+        next(events)
+        events.close()
+        compare(project, small_config(), ["baseline"], seeds=1, name="one", resume=True)
+        project.save_regions("s0", RegionSet(tuple(project.regions("s0"))[:1]))
+        with pytest.raises(ProjectError, match="one: slides or regions were changed"):
+            compare(project, small_config(), ["baseline"], seeds=1, name="one", resume=True)
+
+
+def test_held_out_figures_are_of_the_very_patches(project, tmp_path):
+    table = project.training_plan(small_config()).table
+    said = np.full((len(table), 2), 0.5, np.float32)
+    write_held_out(tmp_path, table, said)
+    assert np.array_equal(read_held_out(tmp_path, table), said)
+    with pytest.raises(ProjectError, match=r"held_out\.csv: cannot be read \(its patches lie elsewhere\)"):
+        read_held_out(tmp_path, replace(table, x=table.x + 1))
 
 
 def test_a_comparison_needs_slides_held_out(project):

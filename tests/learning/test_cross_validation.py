@@ -126,6 +126,8 @@ def test_one_slide_at_a_time_on_the_command_line_is_doubted(project):
     assert list(told["fold_auc"]) == [f"fold-{n:02d}" for n in range(1, 7)]
     assert "says next to nothing" in told["warning"]
     assert "says next to nothing" in done.stderr
+    again = CliRunner().invoke(app, ["train", str(project.folder), "--leave-one-out", "--resume", "--json"])
+    assert json.loads(again.stdout)["fold_auc"] == told["fold_auc"], "with their own settings"
     text = CliRunner().invoke(app, ["runs", str(project.folder)])
     assert text.stdout.count("finished") == 6
 

@@ -104,6 +104,14 @@ def test_the_command_writes_one_page_pictures_and_figures(project, tmp_path):
     assert (tmp_path / "out" / "one-likeness.png").stat().st_size > 1000
 
 
+def test_a_report_does_not_replace_what_a_run_keeps(project):
+    run = project.folder / "runs" / "one"
+    done = CliRunner().invoke(app, ["diagnose", str(run), "--out", str(run)])
+    assert done.exit_code == 2
+    assert "one: this is a run's folder" in done.stderr.splitlines()[-1]
+    assert not (run / "report.html").exists()
+
+
 def test_a_run_of_another_project_is_refused(project, tmp_path):
     other = Project.create(tmp_path / "other", project.classes)
     with pytest.raises(CohortError, match="none of the slides"):

@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 
 from napari_slidecorr.backbone_table import BACKBONES
 from napari_slidecorr.cli import app
-from napari_slidecorr.config import PatchConfig
+from napari_slidecorr.config import CrossEntropyConfig, PatchConfig, TrainConfig
 from napari_slidecorr.diagnosis_report import taken_on
-from napari_slidecorr.errors import CohortError, ProjectError
+from napari_slidecorr.errors import CohortError, ProjectError, TrainingError
 from napari_slidecorr.events import drain
 from napari_slidecorr.fast_config import FastConfig
 from napari_slidecorr.fast_project import fast_train, fill_features, labelled_slides
@@ -24,6 +24,14 @@ from napari_slidecorr.sample_data import make_cohort
 
 QUICK = ["--backbone", "test_resnet", "--weights", "random", "--size-px", "32", "--device", "cpu"]
 CONFIG = FastConfig(backbone="test_resnet", weights="random", patches=PatchConfig(size_px=32), device="cpu")
+SHORT = TrainConfig(
+    objective=CrossEntropyConfig(),
+    backbone="test_resnet",
+    weights="random",
+    epochs=1,
+    patches=PatchConfig(size_px=32),
+    device="cpu",
+)
 
 
 def call_json(*arguments):
@@ -118,6 +126,25 @@ def test_runs_have_names_of_their_own(project):
     with pytest.raises(ProjectError, match="of that name already"):
         fast_train(project, CONFIG, name="mine")
     assert [run.name for run in project.runs()] == ["mine"]
+
+
+def test_features_take_no_settings_of_the_head(project):
+    outcome = CliRunner().invoke(app, ["features", str(project.folder), *QUICK, "--centring", "0.5"])
+    assert (outcome.exit_code, "No such option" in outcome.output) == (2, True)
+
+
+def test_two_at_once_get_a_folder_each(project):
+    trainings = [fast_train(project, CONFIG), fast_train(project, CONFIG), project.train(SHORT), project.train(SHORT)]
+    for events in trainings:
+        next(event for event in events if event.phase.startswith("Making"))
+    with pytest.raises(TrainingError, match=r"ce-test_resnet-001: it is being trained by another program \(process"):
+        drain(project.train(SHORT, name="ce-test_resnet-001"))
+    with pytest.raises(ProjectError, match="nothing to resume"):
+        project.train(SHORT, resume=True)
+    for events in trainings:
+        drain(events)
+    names = [f"{kind}-test_resnet-{number}" for kind in ("fast", "ce") for number in ("001", "002")]
+    assert [run.name for run in project.runs()] == names
 
 
 def test_a_project_without_regions_is_told(tmp_path, cohort):

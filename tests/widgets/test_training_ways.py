@@ -205,7 +205,7 @@ def test_folds_that_were_cancelled_go_on_as_a_whole(qtbot, dock, ends):
 
 
 def test_objectives_are_compared_and_the_table_is_opened_again(qtbot, dock, ends, project, make_napari_viewer):
-    dock.form.set(replace(FULL, epochs=1))
+    dock.form.set(replace(FULL, epochs=1, colour_jitter=True))
     dock.compare_fold.expand(animate=False)
     for name, check in dock.objectives.checks.items():
         if check.isEnabled() and check.isChecked() != (name == "scr"):

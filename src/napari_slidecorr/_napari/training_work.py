@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from napari_slidecorr._napari.torch_door import load_torch_for_job
 from napari_slidecorr._napari.training_form import Rounds
+from napari_slidecorr.comparison_table import common_settings
 from napari_slidecorr.config import TrainConfig
-from napari_slidecorr.events import Event
+from napari_slidecorr.events import Event, Notice
 from napari_slidecorr.fast_config import FastConfig
 from napari_slidecorr.project import Project
 from napari_slidecorr.runs import settings_of
@@ -46,9 +47,17 @@ def new_comparison(
         load_torch_for_job()
         from napari_slidecorr.comparison import compare
 
-        return compare(project, base, variants, seeds=seeds, same_split=same_split)
+        common = common_settings(base)
+        work = compare(project, common, variants, seeds=seeds, same_split=same_split)
+        return work if common == base else _noticed(work)
 
     return events
+
+
+def _noticed(events: Iterator[Event]) -> Generator[Event, None, None]:
+    message = "Colour jitter, stain and split are parts of a variant here: those of the form are left out."
+    yield Notice(phase="Preparing", message=message)
+    yield from events
 
 
 def resumed(project: Project, stored: Stored, config: TrainConfig) -> MakeEvents:

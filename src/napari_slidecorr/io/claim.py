@@ -22,7 +22,15 @@ SUFFIX = ".claim"
 WATCH_S = 35.0
 """How long a claim from another machine must stand still before it counts as left behind."""
 
-PREDICTING = "a prediction"
+FORGOTTEN_S = 600.0
+"""How old, by our clock, a claim from another machine may look at one glance: clocks differ by less than that."""
+
+PREDICTING, TRAINING, CONVERTING = "a prediction", "a training", "a conversion"
+_SAYS = {
+    PREDICTING: "{who} is predicting this slide",
+    TRAINING: "it is being trained by another program ({who})",
+    CONVERTING: "{who} is writing it",
+}
 
 
 class ClaimedError(MapError):
@@ -30,13 +38,15 @@ class ClaimedError(MapError):
 
 
 @contextmanager
-def claimed(path: Path) -> Iterator[None]:
+def claimed(path: Path, program: str = PREDICTING) -> Iterator[None]:
     """Be the only one who writes to a folder, as long as the block lasts.
 
     Parameters
     ----------
     path : Path
         It need not exist yet; the claim is the file ``<name>.claim`` beside it.
+    program : str
+        What is done there: `PREDICTING`, `TRAINING` or `CONVERTING`.
 
     Raises
     ------
@@ -48,7 +58,7 @@ def claimed(path: Path) -> Iterator[None]:
     """
     make_folder(path.parent)
     file = path.with_name(path.name + SUFFIX)
-    me = Owner.here(PREDICTING)
+    me = Owner.here(program)
     _take(file, me)
     beat = Beat(file)
     try:
@@ -58,16 +68,35 @@ def claimed(path: Path) -> Iterator[None]:
         owner_file.give_back(file, me)
 
 
+def is_claimed(path: Path) -> bool:
+    """Whether somebody seems to write there, at one glance; who wants to be sure takes the claim.
+
+    A claim of another machine counts until it has not been touched for `FORGOTTEN_S`.
+
+    Raises
+    ------
+    ProjectError
+        If the claim cannot be read.
+    """
+    file = path.with_name(path.name + SUFFIX)
+    owner = owner_file.read(file, PREDICTING)
+    if owner is None:
+        return False
+    if owner.is_here:
+        return owner.runs
+    stamp = _stamp(file)
+    return stamp is not None and time.time() - stamp / 1e9 < FORGOTTEN_S
+
+
 def _take(file: Path, me: Owner) -> None:
     while not owner_file.make(file, me):
-        other = owner_file.read(file, PREDICTING)
+        other = owner_file.read(file, me.program)
         if other is None:
             continue  # it was given back in between
         if _lives(file, other):
             who = f"process {other.pid} on {other.host}" if other.token else "another process"
-            raise ClaimedError(
-                f"{file.name.removesuffix(SUFFIX)}: {who} is predicting this slide; wait for it, or stop it first."
-            )
+            says = _SAYS[me.program].format(who=who)
+            raise ClaimedError(f"{file.name.removesuffix(SUFFIX)}: {says}; wait for it, or stop it first.")
         if not owner_file.put_away(file, other, me):
             _wait_for_the_other(owner_file.right_to_put_away(file, other))
 

@@ -25,6 +25,7 @@ from napari_slidecorr.errors import SlideError
 from napari_slidecorr.events import Event
 from napari_slidecorr.geometry import YX
 from napari_slidecorr.io.atomic import part_path, write_error
+from napari_slidecorr.io.claim import CONVERTING, claimed
 from napari_slidecorr.io.level_folder import LevelFolder, Place, Wanted
 from napari_slidecorr.io.pyramid import COARSEST_PX
 from napari_slidecorr.io.raw_file import FileState
@@ -63,17 +64,20 @@ def convert(slide: Slide, out: Path, *, quality: int | None = None) -> Iterator[
     Raises
     ------
     SlideError
-        If the name or the quality cannot be, `out` exists, or the slide cannot be read.
+        If the name or the quality cannot be, `out` exists, or the slide cannot be read or is not brightfield.
+    ClaimedError
+        At the first step, if another program writes it.
     ProjectError
         While it runs, if the disk is full or cannot be written.
     """
     if not out.name.lower().endswith(_SUFFIXES):
         raise SlideError(f"{out.name}: a slide is written as NAME.ome.zarr or NAME.ome.tif; choose one of these.")
-    if out.exists():
-        raise SlideError(f"{out}: there is already something of that name; move it or choose another name.")
+    _check_free(out)
     if quality is not None and (not 1 <= quality <= 100 or out.suffix == ".zarr"):
         raise SlideError(f"quality is {quality}; it can be 1 to 100, and for NAME.ome.tif only.")
-    return _convert_to_zarr(slide, out) if out.name.lower().endswith(".zarr") else _convert_to_tiff(slide, out, quality)
+    slide.check_brightfield()
+    zarr = out.name.lower().endswith(".zarr")
+    return _alone(out, _convert_to_zarr(slide, out) if zarr else _convert_to_tiff(slide, out, quality))
 
 
 def level_shapes(shape: YX) -> tuple[YX, ...]:
@@ -82,6 +86,17 @@ def level_shapes(shape: YX) -> tuple[YX, ...]:
     while max(shapes[-1]) > COARSEST_PX:
         shapes.append(((shapes[-1][0] + 1) // 2, (shapes[-1][1] + 1) // 2))
     return tuple(shapes)
+
+
+def _check_free(out: Path) -> None:
+    if out.exists():
+        raise SlideError(f"{out}: there is already something of that name; move it or choose another name.")
+
+
+def _alone(out: Path, events: Iterator[Event]) -> Iterator[Event]:
+    with claimed(out, CONVERTING):
+        _check_free(out)
+        yield from events
 
 
 def _convert_to_zarr(slide: Slide, out: Path) -> Iterator[Event]:

@@ -92,8 +92,9 @@ def area_at(prediction: PredictionMap, place_px: tuple[float, float], threshold:
 def _features(
     prediction: PredictionMap, threshold: Threshold, colors: Mapping[str, Color], smooth_um: float
 ) -> Iterator[str]:
-    labels, counts = label_areas(prediction.class_map(threshold), len(prediction.classes))
-    means, areas_mm2 = _measured(prediction, labels)
+    class_map = prediction.class_map(threshold)
+    labels, counts = label_areas(class_map, len(prediction.classes))
+    means, areas_mm2 = _measured(prediction, class_map, labels)
     geometries = _geometries(labels, prediction.grid, smooth_um)
     for name, count in zip(prediction.classes, counts, strict=True):
         uid = Uids(_NAMESPACE, f"{prediction.slide_id} {prediction.model_id} {threshold or 0.0} {name} ")
@@ -104,12 +105,15 @@ def _features(
             yield f'{{"type": "Feature", "id": "{uid(number)}", "geometry": {geometry}, "properties": {told}}}'
 
 
-def _measured(prediction: PredictionMap, labels: Labels) -> tuple[list[float], list[float] | None]:
+def _measured(
+    prediction: PredictionMap, class_map: NDArray[np.uint8], labels: Labels
+) -> tuple[list[float], list[float] | None]:
     """Mean probability and mm2 of the cells of each area, by its number; None without a pixel size."""
     inside = labels > 0
-    mine, best = labels[inside], prediction.probabilities[:, inside].max(axis=0)
+    mine, of_class = labels[inside], class_map[inside].astype(np.intp) - 1
+    its = np.take_along_axis(prediction.probabilities[:, inside], of_class[np.newaxis], axis=0)[0]
     cells = np.maximum(np.bincount(mine), 1)
-    means: list[float] = (np.bincount(mine, best) / cells).tolist()
+    means: list[float] = (np.bincount(mine, its) / cells).tolist()
     if prediction.grid.mpp is None:
         return means, None
     height, width = (

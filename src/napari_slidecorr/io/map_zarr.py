@@ -115,7 +115,7 @@ class MapWriter:
         Raises
         ------
         MapError
-            If the event is not one whole block of this map.
+            If the event is not one whole block of this map, or the map was moved away.
         ProjectError
             If the disk is full or the folder cannot be written.
         """
@@ -130,6 +130,8 @@ class MapWriter:
         self._write_chunk(self._chunk_path(place), block.probabilities)
 
     def _write_chunk(self, target: Path, values: NDArray[np.float32]) -> None:
+        if not (self.path / _ROOT).is_file():  # else its folders would be made anew, without what they are
+            raise MapError(f"{self.path.name}: the map was moved while it was being made; predict the slide again.")
         layers, height, width = values.shape
         chunk = np.full((layers, self.block_cells, self.block_cells), np.nan, "<f4")
         chunk[:, :height, :width] = values

@@ -33,7 +33,7 @@ from napari_slidecorr.learning.models import (
 from napari_slidecorr.learning.nuisance import check_several_classes, fit_projected
 from napari_slidecorr.metrics import accuracy, patch_auc
 from napari_slidecorr.regions import RegionSet
-from napari_slidecorr.runs import CONFIG_NAME
+from napari_slidecorr.runs import CONFIG_NAME, run_claimed
 from napari_slidecorr.slide import Slide
 
 NET_FOLDS, MOST_FOLDS = 5, 40
@@ -88,7 +88,7 @@ def fast_train(
     Raises
     ------
     TrainingError
-        Now, if the folder holds a training.
+        Now, if the folder holds a training; at the first step, if another program trains there.
     ModelError
         Now, if the device is absent; later, if the backbone cannot be had.
     CohortError
@@ -98,7 +98,12 @@ def fast_train(
     if (run / CONFIG_NAME).exists():
         raise TrainingError(f"{run}: holds a training already; choose another name.")
     job = _Job(slides, regions, tuple(classes), config, run, dict(groups or {}), cache or FeatureCache())
-    return _fast_train(job)
+    return _alone(job)
+
+
+def _alone(job: _Job) -> Generator[Event, None, None]:
+    with run_claimed(job.run):
+        yield from _fast_train(job)
 
 
 @dataclass(frozen=True)

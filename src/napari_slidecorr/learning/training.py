@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,7 +45,7 @@ from napari_slidecorr.learning.stopping import is_over
 from napari_slidecorr.learning.trainees import make_trainee
 from napari_slidecorr.model_spec import ModelSpec
 from napari_slidecorr.patches import PatchTable
-from napari_slidecorr.runs import CONFIG_NAME, CURVE_NAME, RunState, best_epoch, curve_csv, write_state
+from napari_slidecorr.runs import CONFIG_NAME, CURVE_NAME, RunState, best_epoch, curve_csv, run_claimed, write_state
 from napari_slidecorr.sampling import slide_batches
 from napari_slidecorr.settings import to_json
 from napari_slidecorr.slide import Slide
@@ -96,7 +97,8 @@ def train(
     ModelError
         Now, if the device is absent; at the first step, if the model cannot be made.
     TrainingError
-        Now, if the folder holds another training; later, if the loss is no longer a number.
+        Now, if the folder holds another training; at the first step, if another program trains there; later, if the
+        loss is no longer a number.
 
     Notes
     -----
@@ -110,7 +112,7 @@ def train(
     _check_processes(train_table, config)
     barrier()  # nobody writes before everybody has looked
     data = Data(train_table, validation_table, slides, start=start)
-    return _recorded(run, _train(data, config, run, resume=resume))
+    return _alone(run, _recorded(run, _train(data, config, run, resume=resume)), resume=resume)
 
 
 def _check_processes(table: PatchTable, config: TrainConfig) -> None:
@@ -122,6 +124,12 @@ def _check_processes(table: PatchTable, config: TrainConfig) -> None:
             )
         shape = {"slides_per_batch": config.slides_per_batch, "patches_per_slide": config.patches_per_slide}
         share_of(slide_batches(table, **shape, seed=config.seed, epoch=0)[0], table.slide_index)
+
+
+def _alone(run: Path, events: Iterator[Event], *, resume: bool) -> Generator[Event, None, None]:
+    """Hold the run's claim, by the first of several processes, as long as the training lasts."""
+    with failing_together(), run_claimed(run, resume=resume) if _is_first() else nullcontext():
+        yield from events
 
 
 def _recorded(run: Path, events: Generator[Event, None, None]) -> Generator[Event, None, None]:
