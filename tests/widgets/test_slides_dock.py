@@ -354,6 +354,18 @@ def test_a_click_in_another_dock_counts_more_than_a_slow_slide(three, qtbot, mon
     assert ids_in(three.viewer) == {"three"}
 
 
+def test_a_slow_slide_in_pixels_takes_nothing_away(three, slide_without_mpp, qtbot, monkeypatch):
+    three.add_slides([slide_without_mpp])
+    qtbot.waitUntil(lambda: "unknown" in three.table.ids and not three.errands.running, timeout=60_000)
+    gates = Gates(monkeypatch, "unknown")
+    three.show_slide("unknown")
+    three.show_slide("two")
+    wait_shown(qtbot, three, "two")
+    gates.open("unknown")
+    qtbot.wait(300)
+    assert ids_in(three.viewer) == {"two"}
+
+
 def test_a_place_on_a_slide_that_is_being_opened_is_gone_to(three, qtbot, monkeypatch):
     gates, traveller = Gates(monkeypatch, "two"), Traveller(three.desk, three)
     three.show_slide("two")

@@ -105,7 +105,7 @@ class Stage(QObject):
 
     def _tell_slow(self) -> None:
         """The thread cannot be stopped while the system waits for the drive; the window goes on without it."""
-        if self._asked == self.desk.wanted:
+        if self._asked == self.desk.wanted and self.session.job_title != class_job.TITLE:
             self.session.message.emit(
                 f"{self._asked} is still being opened; its drive or network share hardly answers. Choose another slide "
                 "meanwhile, or check the connection.",
@@ -156,6 +156,9 @@ class Stage(QObject):
         if self.session.job_title == class_job.TITLE:
             timer(PAINT_MS, lambda: self._place(opened), self).start()
             return
+        if not self._is_wanted(opened):
+            self._pass_over(opened.slide.id)
+            return
         tool = self._tool()
         if self._stands_in_other_units(opened.slide):
             self._remove_others(opened.slide.id)
@@ -170,7 +173,7 @@ class Stage(QObject):
 
     def _add(self, opened: _Opened, tool: str) -> None:
         slide = opened.slide
-        if self.desk.wanted != slide.id or opened.project is not self.session.project:
+        if not self._is_wanted(opened):
             self._pass_over(slide.id)
             return
         self.desk.wanted = None
@@ -193,6 +196,9 @@ class Stage(QObject):
             self.recolour()
         self.ended.emit()
         self.shown.emit(slide.id)
+
+    def _is_wanted(self, opened: _Opened) -> bool:
+        return self.desk.wanted == opened.slide.id and opened.project is self.session.project
 
     def _pass_over(self, slide_id: str) -> None:
         """Another slide was asked for meanwhile, or another dock has laid this one in."""

@@ -52,7 +52,7 @@ class StripLabels(QObject):
         Raises
         ------
         ProjectError
-            If no project is open, or it is read-only here.
+            If no project is open, it is read-only here, or a class is being changed on all slides.
         """
         project = self._desk.session.require_project()
         if project.read_only:
