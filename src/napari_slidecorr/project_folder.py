@@ -52,7 +52,7 @@ class ProjectFolder(OwnedFolder):
 
     @classmethod
     def create(cls, folder: str | Path, classes: Sequence[str] = ()) -> Self:
-        """Make a new project in a folder that is empty or does not exist yet.
+        """Make a new project in a folder that holds none; it is made if missing, and other files in it are left alone.
 
         Raises
         ------
