@@ -66,7 +66,7 @@ def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for slides, models, maps and the summary.")],
     kind: Annotated[
         Literal["default", "tied", "many"],
-        typer.Option(help="default: a few slides; tied: stain tied to class in training; many: 40 small slides."),
+        typer.Option(help="default: a few slides; tied: stain tied to class in training; many: 56 small slides."),
     ] = "default",
     json: Json = False,
 ) -> None:

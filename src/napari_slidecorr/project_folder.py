@@ -52,7 +52,7 @@ class ProjectFolder(OwnedFolder):
 
     @classmethod
     def create(cls, folder: str | Path, classes: Sequence[str] = ()) -> Self:
-        """Make a new project in a folder that is empty or does not exist yet.
+        """Make a new project in a folder that holds none; it is made if missing, and other files in it are left alone.
 
         Raises
         ------
@@ -125,7 +125,7 @@ class ProjectFolder(OwnedFolder):
             slide_id = unique_id(io.stem(path), {*self._cohort, *added})
             opened[slide_id] = io.open_slide(path, mpp=mpp, id=slide_id)
             user_mpp = opened[slide_id].mpp if mpp is not None else None
-            added[slide_id] = CohortSlide(slide_id, self._stored(path), group or slide_id, user_mpp)
+            added[slide_id] = CohortSlide(slide_id, self._stored(path), (group or "").strip() or slide_id, user_mpp)
         with self._change():
             if taken := [slide_id for slide_id in added if slide_id in self._cohort]:
                 raise ProjectError(f"{taken[0]}: a slide of this name was added in the meantime; add it again.")

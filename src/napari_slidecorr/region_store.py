@@ -82,20 +82,6 @@ class RegionStore:
         self._known[slide_id] = stamp_of(path), regions
         self._keep(slide_id, regions, before)
 
-    def restore(self, slide_id: str, name: str, colors: Mapping[str, Color]) -> RegionSet:
-        """Bring a state back; what it replaces is kept as a state, or as ``<name>.damaged`` if it cannot be read.
-
-        Raises
-        ------
-        RegionsError
-            If there is no such state, or it is damaged itself.
-        ProjectError
-            If it cannot be written.
-        """
-        regions = self.history(slide_id).read(name)
-        self.write(slide_id, regions, colors)
-        return regions
-
     def _read(self, slide_id: str, path: Path) -> RegionSet:
         try:
             return io.read_regions(path).regions

@@ -74,7 +74,7 @@ def full_disk(monkeypatch):
 
 def test_what_is_made_can_be_opened(tmp_path):
     made = Project.create(tmp_path / "deep" / "project", ["Tumor", "Größe µ"])
-    made.add_slides([write_slide(tmp_path / "a.tif")], mpp=(0.5, 0.25), group="Jane")
+    made.add_slides([write_slide(tmp_path / "a.tif")], mpp=(0.5, 0.25), group=" Jane ")
     made.set_classes(["Größe µ", "Tumor"], {"Tumor": (1, 2, 3)})
     found = Project.open(tmp_path / "deep" / "project")
     assert found.cohort == made.cohort == (CohortSlide("a", str(tmp_path / "a.tif"), "Jane", (0.5, 0.25)),)
