@@ -60,8 +60,8 @@ Without the script: open an image and drag files from these folders onto it.
   classes/  one annotation a connected area of a class, with "Mean probability" and "Area mm2"
   tiles/    one tile a patch, with the probability of every class
   regions/  what was labelled by hand
-
-%(by_hand)sSettings: %(settings)s.
+%(by_hand)s
+Settings: %(settings)s.
 Coordinates are pixels of the finest level, from its upper left corner, as QuPath counts them.
 """
 
@@ -79,6 +79,8 @@ class _Entry:
     image: str
     map: Path | None
     regions: RegionSet
+    file: Path | None = None
+    """Of a slide whose name another slide's file has too, so that QuPath's name of it does not tell which it is."""
 
 
 def export_qupath(
@@ -100,7 +102,8 @@ def export_qupath(
     Returns
     -------
     iterator of Event
-        One a slide, a `Notice` if files have the same name; the last is `FolderWritten`. A slide at a time is held.
+        One a slide, and a `Notice` of slides whose files are called alike; these are in the folder but not in its script.
+        The last is `FolderWritten`. A slide at a time is held.
 
     Raises
     ------
@@ -118,10 +121,13 @@ def export_qupath(
 
 def _of_project(project: Project) -> list[_Entry]:
     entries = []
-    for slide in project.cohort:
-        maps, regions = project.maps(slide.id), project.regions(slide.id)
+    files = {slide.id: project.slide_path(slide.id) for slide in project.cohort}
+    names = Counter(file.name for file in files.values())
+    for slide, file in files.items():
+        maps, regions = project.maps(slide), project.regions(slide)
         if maps or len(regions):
-            entries.append(_Entry(slide.id, project.slide_path(slide.id).name, maps[-1] if maps else None, regions))
+            alike = file if names[file.name] > 1 else None
+            entries.append(_Entry(slide, file.name, maps[-1] if maps else None, regions, alike))
     return entries
 
 
@@ -150,30 +156,27 @@ def _export(
         "the model's own bounds, where it has them" if threshold is None else f"probability of at least {threshold:g}"
     )
     settings = f"{needed}, outlines moved by at most {smooth_um:g} um"
-    alike = _alike(entries)
-    by_hand = f"{_by_hand(alike)}\n\n" if alike else ""
-    atomic_write_text(out / SCRIPT, _script([entry for entry in entries if entry not in alike], out))
+    atomic_write_text(out / SCRIPT, _script(entries, out))
+    by_hand = _by_hand(entries)
     atomic_write_text(out / README, _README % {"script": SCRIPT, "settings": settings, "by_hand": by_hand})
-    if alike:
-        yield Notice(phase="Written", message=_by_hand(alike), warning=True)
+    if by_hand:
+        yield Notice(phase="Written", message=" ".join(by_hand.split()), warning=True)
     ids = tuple(entry.slide for entry in entries)
     yield FolderWritten(phase="Written", done=len(ids), total=len(ids), result=ids)
 
 
-def _alike(entries: list[_Entry]) -> list[_Entry]:
-    """Slides whose files have the same name, by which the script could not tell them apart."""
-    names = Counter(entry.image for entry in entries)
-    return [entry for entry in entries if names[entry.image] > 1]
-
-
-def _by_hand(alike: list[_Entry]) -> str:
-    told = ", ".join(f"{entry.slide} ({entry.image})" for entry in alike)
-    return f"The script leaves out slides whose files have the same name: {told}. Drag their files onto the right image by hand."
-
-
 def _script(entries: list[_Entry], out: Path) -> str:
-    lines = [f"    {_text(entry.image)}: {_text(entry.slide)}," for entry in entries]
+    lines = [f"    {_text(entry.image)}: {_text(entry.slide)}," for entry in entries if entry.file is None]
     return _SCRIPT % {"folder": _text(str(out)), "slides": "\n".join(lines)}
+
+
+def _by_hand(entries: list[_Entry]) -> str:
+    alike = [f"  {entry.slide}.geojson belongs to {entry.file}" for entry in entries if entry.file is not None]
+    if not alike:
+        return ""
+    return "\n".join(
+        ["", "The script leaves out slides whose files are called alike; drag theirs by hand:", *alike, ""]
+    )
 
 
 def _text(value: str) -> str:

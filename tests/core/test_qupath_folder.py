@@ -1,6 +1,7 @@
 """A whole project as a folder for QuPath."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from typer.testing import CliRunner
 
 from napari_slidecorr.cli import app
 from napari_slidecorr.errors import MapError
-from napari_slidecorr.events import drain
+from napari_slidecorr.events import Notice, drain
 from napari_slidecorr.geometry import Grid
 from napari_slidecorr.io import read_regions, write_map
 from napari_slidecorr.prediction_map import PredictionMap
@@ -73,7 +74,24 @@ def test_the_script_names_every_slide_by_its_file(project, tmp_path):
     assert "    'b.tif': 'b'," in script
     assert "c.tif" not in script
     assert script.count("{") == script.count("}")
-    assert "classes/" in (tmp_path / "out" / "README.txt").read_text()
+    readme = (tmp_path / "out" / "README.txt").read_text()
+    assert ("classes/" in readme, "by hand:" in readme) == (True, False)
+
+
+def test_slides_whose_files_are_called_alike_are_left_to_the_hand(project, tmp_path):
+    (tmp_path / "p2").mkdir()
+    other = shutil.copy(tmp_path / "b.tif", tmp_path / "p2" / "b.tif")
+    (added,) = project.add_slides([other], mpp=0.5)
+    project.save_regions(added.id, RegionSet((Region("Tumor", shapely.box(10, 20, 100, 200), "u1"),)))
+    *events, end = export_qupath(project, tmp_path / "out")
+    assert {"b", added.id} < set(end.result)
+    script = (tmp_path / "out" / "import_into_qupath.groovy").read_text()
+    assert ("b.tif" in script, "it\\'s $1.tif" in script) == (False, True)
+    (notice,) = (event.message for event in events if isinstance(event, Notice))
+    readme = (tmp_path / "out" / "README.txt").read_text()
+    for told in (f"b.geojson belongs to {tmp_path / 'b.tif'}", f"{added.id}.geojson belongs to {other}"):
+        assert told in notice
+        assert told in readme
 
 
 @pytest.mark.parametrize(("text", "quoted"), [("C:\\a", r"'C:\\a'"), ('"', "'\"'"), ("$x", "'$x'"), ("é", r"'\u00e9'")])
@@ -90,20 +108,6 @@ def test_the_command_takes_a_project_or_a_map(project, tmp_path):
     assert json.loads(one.stdout)["slides"] == ["b"]
     refused = call(app, ["export", str(project.folder), str(tmp_path / "x"), "--qupath", "--slide", "b"])
     assert (refused.exit_code, (tmp_path / "x").exists()) == (2, False)
-
-
-def test_slides_whose_files_have_one_name_are_dragged_by_hand(project, tmp_path):
-    (tmp_path / "other").mkdir()
-    tifffile.imwrite(tmp_path / "other" / "b.tif", np.zeros((256, 320, 3), np.uint8), tile=(64, 64), photometric="rgb")
-    (other,) = project.add_slides([tmp_path / "other" / "b.tif"], mpp=0.5)
-    project.save_regions(other.id, RegionSet((Region("Tumor", shapely.box(10, 20, 100, 200), "u1"),)))
-    *_, notice, _ = export_qupath(project, tmp_path / "out")
-    assert notice.warning
-    assert f"same name: b (b.tif), {other.id} (b.tif). Drag" in notice.message
-    assert notice.message in (tmp_path / "out" / "README.txt").read_text("utf-8")
-    script = (tmp_path / "out" / "import_into_qupath.groovy").read_text("utf-8")
-    assert "b.tif" not in script
-    assert "$1.tif" in script
 
 
 def test_nothing_to_write_is_told(tmp_path):
