@@ -50,3 +50,17 @@ def test_docks_of_the_menu_are_tabs_of_a_short_name_and_the_new_one_is_in_front(
     qtbot.waitUntil(lambda: window.tabifiedDockWidgets(slides) == [regions])
     assert [slides.windowTitle(), regions.windowTitle()] == ["Slides", "Regions"]
     qtbot.waitUntil(lambda: not regions.visibleRegion().isEmpty() and slides.visibleRegion().isEmpty())
+
+
+def test_of_docks_that_are_opened_in_one_go_the_last_is_in_front(viewer, qtbot):
+    names = ("Slides", "Regions", "Training")
+    made = [viewer.window.add_plugin_dock_widget("napari-slidecorr", name, tabify=True)[1] for name in names]
+    slides, regions, training = map(holder_of, made)
+    training.raise_()
+    qtbot.wait(300)
+    assert not training.visibleRegion().isEmpty()
+    assert slides.visibleRegion().isEmpty()
+    slides.raise_()
+    qtbot.wait(300)
+    assert training.visibleRegion().isEmpty()
+    assert regions.visibleRegion().isEmpty()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -73,6 +74,7 @@ class Dock(QScrollArea):
 
     needs_project = True
     _was_held = False
+    _newest: Callable[[], Dock | None] = staticmethod(lambda: None)
 
     def __init__(self, viewer: Any) -> None:
         super().__init__()
@@ -95,6 +97,7 @@ class Dock(QScrollArea):
         self.listen(self.session.project_changed, self._offer_project)
         self._offer_project()
         self._join = timer(0, self._join_tabs, self)
+        Dock._newest = weakref.ref(self)
         self.verticalScrollBar().rangeChanged.connect(self._fit_width)
 
     def _offer_project(self) -> None:
@@ -183,7 +186,8 @@ class Dock(QScrollArea):
             if beside and not other.isHidden() and other.findChild(Dock) is not None:
                 if mine not in window.tabifiedDockWidgets(other):
                     window.tabifyDockWidget(other, mine)
-                mine.raise_()
+                if Dock._newest() is self:
+                    mine.raise_()
                 return
 
 
