@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from napari_slidecorr.errors import ProjectError, SlideCorrError
-from napari_slidecorr.events import Event
+from napari_slidecorr.events import Event, check_interrupted
 from napari_slidecorr.regions import IGNORE, RegionSet
 
 if TYPE_CHECKING:
@@ -90,8 +90,10 @@ def change_everywhere(
     try:
         for done, slide_id in enumerate(wanted):
             yield Event(phase="Writing regions", done=done, total=len(wanted))
+            check_interrupted()  # of quick steps not every one is told
             project.save_regions(slide_id, after[slide_id])
             written.append(slide_id)
+        check_interrupted()
         joined = [name for name in project.classes if name not in (*old_classes, *classes)]  # by an import meanwhile
         project.set_classes([*classes, *joined], colors)
     except BaseException as error:
