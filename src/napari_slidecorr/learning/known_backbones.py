@@ -40,12 +40,13 @@ def make_net(known: KnownBackbone) -> nn.Module:
         If timm cannot make it.
     """
     import timm
+    from timm.layers import SwiGLUPacked
 
     if not known.usable:
         raise ModelError(f"{known.name} cannot be made here: {known.note} Choose another backbone.")
     arguments: dict[str, Any] = dict(known.arguments)
     if known.swiglu:
-        arguments |= {"mlp_layer": timm.layers.SwiGLUPacked, "act_layer": nn.SiLU}
+        arguments |= {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU}
     net: nn.Module = timm.create_model(known.arch, pretrained=False, num_classes=0, **arguments)
     return ClassAndMean(net) if known.pooling == "class+mean" else net
 

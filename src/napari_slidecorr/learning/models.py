@@ -188,6 +188,7 @@ def _torchvision_model(name: str, classes: int, *, pretrained: bool) -> PatchCla
 
 def _timm_model(name: str, classes: int, *, pretrained: bool) -> PatchClassifier:
     import timm
+    from timm.data import resolve_model_data_config
 
     if not timm.is_model(name):
         near = ", ".join(difflib.get_close_matches(name, backbone_names(), 4)) or ", ".join(PAPER_BACKBONES)
@@ -197,7 +198,7 @@ def _timm_model(name: str, classes: int, *, pretrained: bool) -> PatchClassifier
         net: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, pretrained_cfg_overlay=overlay)
     except (OSError, RuntimeError, ValueError) as error:
         raise ModelError(f"timm cannot make {name} ({error}). Choose another backbone or start.") from error
-    told = timm.data.resolve_model_data_config(net)
+    told = resolve_model_data_config(net)
     feature_dim = int(getattr(net, "head_hidden_size", None) or net.num_features)
     return PatchClassifier(net, feature_dim, classes, _rgb(told, "mean"), _rgb(told, "std"))
 
