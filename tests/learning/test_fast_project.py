@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from small_project import small_config
 from typer.testing import CliRunner
 
 from napari_slidecorr.backbone_table import BACKBONES
 from napari_slidecorr.cli import app
-from napari_slidecorr.config import CrossEntropyConfig, PatchConfig, TrainConfig
+from napari_slidecorr.config import PatchConfig
 from napari_slidecorr.diagnosis_report import taken_on
 from napari_slidecorr.errors import CohortError, ProjectError, TrainingError
 from napari_slidecorr.events import drain
@@ -24,14 +25,7 @@ from napari_slidecorr.sample_data import make_cohort
 
 QUICK = ["--backbone", "test_resnet", "--weights", "random", "--size-px", "32", "--device", "cpu"]
 CONFIG = FastConfig(backbone="test_resnet", weights="random", patches=PatchConfig(size_px=32), device="cpu")
-SHORT = TrainConfig(
-    objective=CrossEntropyConfig(),
-    backbone="test_resnet",
-    weights="random",
-    epochs=1,
-    patches=PatchConfig(size_px=32),
-    device="cpu",
-)
+SHORT = small_config(patches=PatchConfig(size_px=32))
 
 
 def call_json(*arguments):
